@@ -1,0 +1,51 @@
+"""All races, one after the other, each on a quiet machine; then a table of the ratios.
+
+Exit code: 0, 1 if candidates disagree, 2 if the machine is too busy.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import harness
+
+NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde")
+MOST_WAITING = 300.0  # seconds for the load average to forget the race before
+
+
+def main() -> None:
+    """Run every benchmark in a process of its own."""
+    chosen = harness.parser(__doc__).parse_args()
+    keep = chosen.out or (None if chosen.quick or chosen.allow_load else harness.RESULTS)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = keep or Path(scratch)
+        flags = [flag for flag, on in (("--quick", chosen.quick), ("--allow-load", chosen.allow_load)) if on]
+        for i, name in enumerate(NAMES):
+            waited_since = time.monotonic()
+            while (
+                i and not chosen.allow_load and harness.too_loaded() and time.monotonic() - waited_since < MOST_WAITING
+            ):
+                time.sleep(5)
+            command = [
+                sys.executable,
+                "-m",
+                f"benchmarks.{name}",
+                *flags,
+                f"--rounds={chosen.rounds}",
+                f"--out={folder}",
+            ]
+            code = subprocess.run(command, check=False).returncode
+            if code:
+                raise SystemExit(code)
+        print("\nAll ratios (peer's time over ours)")
+        for name in NAMES:
+            for race in json.loads((folder / f"{name}.json").read_text())["races"]:
+                print(f"{name}: {race['title']}")
+                harness.print_ratios(race)
+
+
+if __name__ == "__main__":
+    main()

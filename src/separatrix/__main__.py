@@ -1,0 +1,7 @@
+"""``python -m separatrix`` is the ``separatrix`` command."""
+
+import sys
+
+from separatrix.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Real data sets, read from what is installed and never downloaded."""

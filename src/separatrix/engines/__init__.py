@@ -1,0 +1,1 @@
+"""The compiled numerics that several systems share."""

@@ -1,0 +1,150 @@
+"""Compiled ensembles of stochastic iterations, recorded on a grid of steps and spread over the devices.
+
+One compiled program holds the whole run: an outer scan over the recording grid, an inner loop over the steps between
+two records, all members at once along the last axis of every state array. Members never communicate, so each device
+takes an equal share of them; their random numbers depend only on (key, step), so neither the split nor the grid
+changes a number.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from separatrix.engines.counter_normals import Keys
+
+State = Any
+Noise = Any
+Arguments = Any
+Observe = Callable[[State, Arguments], Any]
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One stochastic iteration: a frozen (hashable) object, so that a program is compiled once for each."""
+
+    @property
+    def block(self) -> int:
+        """Steps whose noise is drawn together; small systems draw many at once to keep the vector unit busy."""
+        ...
+
+    def draw(self, keys: Keys, block: Array) -> Noise:
+        """Noise of block number ``block``: arrays ``(self.block, ..., n)``, a function of (key, block) alone."""
+        ...
+
+    def __call__(self, state: State, noise: Noise, t: Array, arguments: Arguments) -> State:
+        """The state after step ``t`` (counted from 0), ``noise`` being this step's slice of the block."""
+        ...
+
+
+def noise_block(rows: int) -> int:
+    """Number of steps to draw at once when one step needs ``rows`` numbers for each member."""
+    return max(1, 64 // max(rows, 1))
+
+
+def evolve(
+    step: Step,
+    observe: Observe,
+    state: State,
+    keys: Keys,
+    arguments: Arguments,
+    record_steps: Int[np.ndarray, " t"],
+) -> tuple[Any, Int[np.ndarray, " n"]]:
+    """Iterate ``step`` and record ``observe(state)`` after each of ``record_steps`` steps.
+
+    Parameters
+    ----------
+    step
+        The iteration (:class:`Step`). The program is compiled once per (step, observe, shapes).
+    observe
+        ``observe(state, arguments)`` -> pytree of arrays with the members along the last axis; hashable.
+    state
+        Pytree of arrays ``(..., n)``.
+    keys
+        Keys of the ``n`` members (:func:`separatrix.engines.counter_normals.member_keys`).
+    arguments
+        Pytree of values shared by all members: learning rate, data, teacher. Never closed over, so that another
+        learning rate or data set of the same shape costs no compilation.
+    record_steps
+        Numbers of steps after which to record, integers below ``2**31``, nondecreasing; 0 records the initial state.
+
+    Returns
+    -------
+    records
+        ``observe``'s pytree with a leading time axis, as NumPy arrays ``(t, ..., n)``.
+    diverged_at_step
+        ``(n,)``: the first recorded step at which a member's state was not finite, -1 where it always was.
+
+    Raises
+    ------
+    ValueError
+        If ``record_steps`` is not a sequence of integers below ``2**31``, is negative or decreases somewhere.
+    """
+    record_steps = np.asarray(record_steps)
+    if record_steps.ndim != 1 or record_steps.size == 0 or not np.issubdtype(record_steps.dtype, np.integer):
+        raise ValueError(f"record_steps must be a nonempty sequence of integers, got {record_steps!r}")
+    if record_steps[0] < 0 or record_steps[-1] >= 2**31 or np.any(record_steps[1:] < record_steps[:-1]):
+        raise ValueError(f"record_steps must be nonnegative, nondecreasing and below 2**31, got {record_steps!r}")
+    n = keys[0].shape[0]
+    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), n))])
+    padding = -n % devices.size
+    if padding:
+        state, keys = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), (state, keys))
+    records, diverged = _evolve(step, observe, Mesh(devices, ("members",)), state, keys, arguments,
+                                jnp.asarray(record_steps, jnp.uint32))  # fmt: skip
+    records, diverged = jax.tree.map(lambda a: np.asarray(a)[..., :n], (records, diverged))
+    return records, diverged
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _evolve(step: Step, observe: Observe, mesh: Mesh, state: State, keys: Keys, arguments: Arguments, grid: Array):
+    size = np.uint32(step.block)
+
+    def share(state: State, keys: Keys, arguments: Arguments, grid: Array):
+        def through_block(block: Array, state: State, begin: Array, end: Array) -> State:
+            noise = step.draw(keys, block)
+            first = block * size
+
+            def one(t: Array, state: State) -> State:
+                now = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t - first, keepdims=False), noise)
+                return step(state, now, t, arguments)
+
+            return jax.lax.fori_loop(jnp.maximum(begin, first), jnp.minimum(end, first + size), one, state)
+
+        def to_record(carry, end: Array):
+            state, begin, diverged = carry
+            state = jax.lax.fori_loop(
+                begin // size, (end + size - 1) // size, lambda block, s: through_block(block, s, begin, end), state
+            )
+            lost = (diverged < 0) & ~_finite(state)
+            diverged = jnp.where(lost, end.astype(jnp.int32), diverged)
+            return (state, end, diverged), observe(state, arguments)
+
+        start = (state, jnp.zeros((), jnp.uint32), jnp.full(keys[0].shape, -1, jnp.int32))
+        (_, _, diverged), records = jax.lax.scan(to_record, start, grid)
+        return records, diverged
+
+    split = lambda tree: jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)  # noqa: E731
+    outputs = jax.eval_shape(share, state, keys, arguments, grid)
+    return jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(split(state), split(keys), jax.tree.map(lambda _: P(), arguments), P()),
+        out_specs=split(outputs),
+        check_vma=False,
+    )(state, keys, arguments, grid)
+
+
+def _finite(state: State) -> Array:
+    flags = [
+        jnp.all(jnp.isfinite(a.reshape(-1, a.shape[-1])), axis=0)
+        for a in jax.tree.leaves(state)
+        if jnp.issubdtype(a.dtype, jnp.floating)
+    ]
+    return jnp.all(jnp.stack(flags), axis=0)

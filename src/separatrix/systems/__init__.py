@@ -1,0 +1,1 @@
+"""The worlds under study, one folder for each family."""

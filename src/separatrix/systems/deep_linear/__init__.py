@@ -1,0 +1,1 @@
+"""Deep linear networks: theory, simulation and the studies of their papers."""

@@ -1,0 +1,248 @@
+"""Ensembles of full-matrix deep linear networks under SGD, gradient descent and the Langevin equation.
+
+Everything runs in the teacher's frame, where ``M`` is diagonal: whitened Gaussian inputs and label noise look the
+same in every orthonormal frame, a data set is rotated once beforehand. State: ``{"weights": (W_1, ..., W_L)}``, each
+``(d_l, d_{l-1}, n)`` with the members along the last axis. Arguments: ``singular_values`` (the diagonal of M, length
+at most min(d_0, d_L)), ``learning_rate``, ``label_noise``, and ``inputs``, ``outputs`` for a fixed data set; scalars as
+Python floats, so that the dtype of the run is that of its weights.
+SGD also carries ``state["roots"]``, ``(modes, n)``, where given: the aligned and balanced scalar chain ``a =
+w^{1/L}`` of each mode on the *same* samples, so that network and reduction can be compared member by member. Each
+class is a :class:`separatrix.engines.ensemble.Step`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from separatrix.engines.counter_normals import Keys, normals, random_words
+from separatrix.engines.ensemble import Arguments, State, noise_block
+from separatrix.engines.lanes import outer_product, product, transposed_product
+
+_INPUT_STREAM, _LABEL_STREAM = 0, 1
+
+
+def network_state(
+    weights: Sequence[Float[np.ndarray, "... i j"]], members: int | None = None, dtype: str = "float64"
+) -> State:
+    """State of an ensemble from weights ``(n, d_l, d_{l-1})``, or ``(d_l, d_{l-1})`` shared by ``members`` runs."""
+    shared = lambda w: np.broadcast_to(w, (members or 1, *w.shape)) if w.ndim == 2 else w  # noqa: E731
+    return {"weights": tuple(jnp.asarray(np.moveaxis(shared(np.asarray(w)), 0, -1), dtype) for w in weights)}
+
+
+def member_weights(state: State) -> list[Float[Array, "n i j"]]:
+    """Weights with the members first, as the theory functions take them."""
+    return [jnp.moveaxis(w, -1, 0) for w in state["weights"]]
+
+
+def _descend(
+    weights: Sequence[Array], inputs: Array, residual: Callable[[Array], Array], rate: Array | float
+) -> tuple[Array, ...]:
+    """``W_l + rate * sum_b (A_l^T r_b)(B_l x_b)^T`` with ``r = residual(W x)``: one forward and one backward pass."""
+    hidden = [inputs]
+    for w in weights:
+        hidden.append(product(w, hidden[-1]))
+    error = residual(hidden[-1])
+    updated = []
+    for layer in reversed(range(len(weights))):
+        updated.append(weights[layer] + rate * outer_product(error, hidden[layer]))
+        if layer:
+            error = transposed_product(weights[layer], error)
+    return tuple(reversed(updated))
+
+
+def _sgd_step(state: State, inputs: Array, targets: Array, rate: Array) -> State:
+    """One step on a batch, ``(d, b, n)``; with ``state["roots"]`` also of the scalar chains on the same batch."""
+    new = {"weights": _descend(state["weights"], inputs, lambda output: targets - output, rate)}
+    if "roots" in state:
+        roots, depth = state["roots"], len(state["weights"])
+        x, y = inputs[: roots.shape[0]], targets[: roots.shape[0]]
+        gradient = jnp.sum(x * (y - roots[:, None] ** depth * x), axis=1)
+        new["roots"] = roots + rate * roots ** (depth - 1) * gradient
+    return new
+
+
+def _teacher_output(singular_values: Array, inputs: Array, outputs: int) -> Array:
+    """``M x`` in the teacher's frame, ``(d_L, b, n)``."""
+    rank = singular_values.shape[0]
+    kept = singular_values[:, None, None] * inputs[:rank]
+    return kept if outputs == rank else jnp.pad(kept, ((0, outputs - rank), (0, 0), (0, 0)))
+
+
+@dataclass(frozen=True)
+class OnlineSGD:
+    """One-pass SGD: a fresh mini-batch ``y = M x + label_noise z`` at every step.
+
+    Attributes
+    ----------
+    inputs, outputs
+        ``d_0`` and ``d_L``.
+    batch_size
+        Samples per step.
+    noisy_labels
+        Whether label noise is drawn at all (its size is the argument ``label_noise``). The inputs drawn are the same
+        either way.
+    """
+
+    inputs: int
+    outputs: int
+    batch_size: int = 1
+    noisy_labels: bool = True
+
+    @property
+    def block(self) -> int:
+        """Steps drawn together."""
+        return noise_block(self.batch_size * max(self.inputs, self.outputs))
+
+    def draw(self, keys: Keys, block: Array) -> dict[str, Array]:
+        """Inputs ``(block, d_0, B, n)`` and label noise ``(block, d_L, B, n)``."""
+        one = lambda width, stream: normals(keys, block, self.block * width * self.batch_size, stream=stream).reshape(  # noqa: E731
+            self.block, width, self.batch_size, -1)  # fmt: skip
+        noise = {"x": one(self.inputs, _INPUT_STREAM)}
+        return noise | {"z": one(self.outputs, _LABEL_STREAM)} if self.noisy_labels else noise
+
+    def __call__(self, state: State, noise: dict[str, Array], t: Array, arguments: Arguments) -> State:
+        """One SGD step."""
+        del t
+        weights = state["weights"]
+        s = arguments["singular_values"].astype(weights[0].dtype)
+        x = noise["x"].astype(weights[0].dtype)
+        target = _teacher_output(s, x, self.outputs)
+        if self.noisy_labels:
+            target = target + arguments["label_noise"] * noise["z"].astype(x.dtype)
+        return _sgd_step(state, x, target, arguments["learning_rate"] / self.batch_size)
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Descent on the population loss with the same learning rate: the control without gradient noise."""
+
+    block: int = 1 << 16
+
+    def draw(self, keys: Keys, block: Array) -> tuple[()]:
+        """Nothing is drawn."""
+        del keys, block
+        return ()
+
+    def __call__(self, state: State, noise: tuple[()], t: Array, arguments: Arguments) -> State:
+        """One step ``W_l += learning_rate A_l^T E B_l^T``."""
+        del noise, t
+        weights = state["weights"]
+        basis = _basis(weights)
+        target = _teacher_output(arguments["singular_values"].astype(basis.dtype), basis, weights[-1].shape[0])
+        return {"weights": _descend(weights, basis, lambda output: target - output, arguments["learning_rate"])}
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """Euler-Maruyama for ``d theta = -grad L dt + sqrt(kappa Sigma(theta)) dB`` with the exact full covariance.
+
+    ``kappa = learning_rate / batch_size``; ``step_size`` (in gradient-flow time) is an argument of its own. The noise
+    of layer l is ``A_l^T N B_l^T`` with ``N = E (Z + Z^T) / sqrt 2 + label_noise Z'``, Z and Z' standard Gaussian:
+    this N has exactly the covariance of the one-sample gradient of the product, so layers are correlated as they
+    should be. Source: the Langevin equation of Corlouer et al. 2026 (arXiv 2604.06366); the factorisation is derived
+    here.
+    """
+
+    inputs: int
+    outputs: int
+
+    @property
+    def block(self) -> int:
+        """Steps drawn together."""
+        return noise_block(self.inputs * max(self.inputs, self.outputs))
+
+    def draw(self, keys: Keys, block: Array) -> dict[str, Array]:
+        """Z ``(block, d_0, d_0, n)`` and Z' ``(block, d_L, d_0, n)``."""
+        one = lambda width, stream: normals(keys, block, self.block * width * self.inputs, stream=stream).reshape(  # noqa: E731
+            self.block, width, self.inputs, -1)  # fmt: skip
+        return {"x": one(self.inputs, _INPUT_STREAM), "z": one(self.outputs, _LABEL_STREAM)}
+
+    def __call__(self, state: State, noise: dict[str, Array], t: Array, arguments: Arguments) -> State:
+        """One step of size ``step_size``."""
+        del t
+        weights, dt = state["weights"], arguments["step_size"]
+        basis = _basis(weights)
+        target = _teacher_output(arguments["singular_values"].astype(basis.dtype), basis, self.outputs)
+        z = noise["x"].astype(basis.dtype)
+        symmetric = (z + jnp.swapaxes(z, 0, 1)) * (0.5**0.5)
+        scale = jnp.sqrt(arguments["noise_scale"] * dt)
+
+        def kick(output: Array) -> Array:
+            error = target - output
+            gradient_noise = product(error, symmetric) + arguments["label_noise"] * noise["z"].astype(basis.dtype)
+            return dt * error + scale * gradient_noise
+
+        return {"weights": _descend(weights, basis, kick, 1.0)}
+
+
+@dataclass(frozen=True)
+class DatasetSGD:
+    """SGD on a fixed data set (arguments ``inputs`` ``(N, d_0)`` and ``outputs`` ``(N, d_L)``, in the teacher's frame).
+
+    Attributes
+    ----------
+    samples
+        N, below ``2**24``.
+    batch_size
+        Samples per step, at most N without replacement.
+    replacement
+        Draw each batch with replacement, or as B distinct samples. Batches are independent of each other either way.
+    """
+
+    samples: int
+    batch_size: int = 1
+    replacement: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples < 2**24:
+            raise ValueError(f"samples must lie between 1 and 2**24 - 1, got {self.samples}")
+        if not self.replacement and self.batch_size > self.samples:
+            raise ValueError(
+                f"batch_size must be at most the {self.samples} samples when drawn without replacement, "
+                f"got {self.batch_size}"
+            )
+
+    @property
+    def block(self) -> int:
+        """Steps drawn together."""
+        return noise_block(self.batch_size)
+
+    def draw(self, keys: Keys, block: Array) -> Array:
+        """Sample numbers, ``(block, B, n)``."""
+        first, second = random_words(keys, block, _INPUT_STREAM, self.block * self.batch_size)
+        # 40 random bits taken modulo the range: the bias, below range / 2**40, is far under any statistical error.
+        words = (first.reshape(self.block, self.batch_size, -1), second.reshape(self.block, self.batch_size, -1))
+        if self.replacement:
+            return _below(words, self.samples).astype(jnp.int32)
+        chosen: list[Array] = []
+        for b in range(self.batch_size):
+            # The r-th of the samples not chosen yet, r uniform: step over the chosen ones in increasing order.
+            draw = _below((words[0][:, b], words[1][:, b]), self.samples - b).astype(jnp.int32)
+            if chosen:
+                taken = jnp.sort(jnp.stack(chosen), axis=0)
+                draw = jax.lax.fori_loop(0, b, lambda i, r, taken=taken: r + (r >= taken[i]).astype(r.dtype), draw)
+            chosen.append(draw)
+        return jnp.stack(chosen, axis=1)
+
+    def __call__(self, state: State, noise: Array, t: Array, arguments: Arguments) -> State:
+        """One SGD step."""
+        del t
+        dtype = state["weights"][0].dtype
+        x, y = (jnp.moveaxis(arguments[name][noise].astype(dtype), -1, 0) for name in ("inputs", "outputs"))
+        return _sgd_step(state, x, y, arguments["learning_rate"] / self.batch_size)
+
+
+def _below(words: tuple[Array, Array], limit: int) -> Array:
+    """Numbers below ``limit`` from two random words, as ``((high mod limit) 2**8 + low >> 24) mod limit``."""
+    high, low = words
+    return ((high % np.uint32(limit)) * np.uint32(256) + (low >> np.uint32(24))) % np.uint32(limit)
+
+
+def _basis(weights: Sequence[Array]) -> Array:
+    """The unit vectors of the input space as one batch, ``(d_0, d_0, n)``."""
+    first = weights[0]
+    return jnp.broadcast_to(jnp.eye(first.shape[1], dtype=first.dtype)[..., None], (first.shape[1], *first.shape[1:]))

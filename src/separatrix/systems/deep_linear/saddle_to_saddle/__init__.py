@@ -1,0 +1,1 @@
+"""Parts of the study `saddle-to-saddle-sgd`: settings, experiments and measurements by subject, figures."""

@@ -1,0 +1,145 @@
+"""Scalar chain of the study: its stationary law, contraction, escape from the saddle and collapse."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from separatrix.engines.counter_normals import member_keys
+from separatrix.engines.ensemble import Step, evolve
+from separatrix.lab import Experiment
+from separatrix.systems.deep_linear.collapse import critical_learning_rate
+from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings
+from separatrix.systems.deep_linear.scalar_simulation import ScalarChain, scalar_sde
+
+#: First passage: strengths over the singular value, learning rate times singular value (depth 2).
+PASSAGE = {"start": 1e-4, "end": 0.02, "rate": 0.02}
+#: Collapse: singular value and label noise, learning rates over the critical one, time, initial strength (depth 2).
+COLLAPSE = {"singular_value": 0.2, "label_noise": 3.0, "factors": (0.5, 0.75, 1.25, 1.5), "time": 60.0, "start": 1e-40}
+#: Contraction onto the solution without label noise: learning rate, initial distance and time over the singular value;
+#: near enough to be linear, far enough from rounding after the 12 e-foldings of this time at depth 2.
+CONTRACTION = {"rate": 0.02, "missing": 1e-5, "time": 6.0}
+
+
+def _observe_root(state: dict, arguments: dict) -> dict:
+    del arguments
+    return {"root": state["root"][0]}
+
+
+def _observe_passage(state: dict, arguments: dict) -> dict:
+    del arguments
+    return {"root": state["root"][0], "passage_step": state["passage_step"][0]}
+
+
+def _simulate_chain(
+    start: int, stop: int, *, seed: int, label: str, step: Step, strength: float, arguments: dict, times: np.ndarray,
+    step_size: float,
+) -> xr.Dataset:  # fmt: skip
+    members = stop - start
+    depth = step.depth if isinstance(step, ScalarChain) else arguments.pop("depth")
+    root = jnp.full((1, members), strength ** (1 / depth))
+    passage = isinstance(step, ScalarChain) and step.passage
+    chain = isinstance(step, ScalarChain)
+    state = {"root": root} if chain else root
+    if passage:
+        state["passage_step"] = jnp.full((1, members), -1, jnp.int32)
+    observe = _observe_passage if passage else _observe_root if chain else _observe_sde
+    arguments = {name: np.float64(value) for name, value in arguments.items()}
+    steps = np.rint(times / step_size).astype(np.int64)
+    records, diverged = evolve(step, observe, state, member_keys(seed, label, start, stop), arguments, steps)
+    data: dict[str, tuple] = {name: (("member", "time"), values.T) for name, values in records.items()}
+    data["diverged_at_step"] = (("member",), diverged)
+    coordinates = {
+        "member": np.arange(start, stop),
+        "time": ("time", times, {"units": "learning_rate x steps"}),
+    }
+    return xr.Dataset(data, coordinates, {"depth": depth, "step_size": step_size})
+
+
+def _observe_sde(state: jax.Array, arguments: dict) -> dict:
+    del arguments
+    return {"root": state[0]}
+
+
+def _chain_experiment(
+    settings: Settings, name: str, members: int, depth: int, *, singular_value: float, label_noise: float, rate: float,
+    batch_size: int, strength: float, times: np.ndarray, passage: float | None = None, sde: bool = False,
+    control: bool = False,
+) -> Experiment:  # fmt: skip
+    arguments = {"singular_value": singular_value, "label_noise": label_noise, "learning_rate": rate}
+    step: Step = ScalarChain(depth, batch_size, passage is not None)
+    step_size = rate
+    if passage is not None:
+        arguments["passage_strength"] = passage
+    if sde:
+        step, step_size = scalar_sde(depth), rate / 2
+        arguments |= {"noise_scale": rate / batch_size, "step_size": step_size}
+    steps = times[-1] / step_size
+    simulate = partial(
+        _simulate_chain, seed=settings.seed, label=name, step=step, strength=strength, times=times, step_size=step_size
+    )
+    return Experiment(
+        name=name,
+        simulate=lambda start, stop: simulate(
+            start, stop, arguments={**arguments, "depth": depth} if sde else arguments
+        ),
+        members=members,
+        bytes_per_member=64 * times.size + 2048,
+        seconds=1.5 + members * steps * 8e-9 * batch_size,
+        control=control,
+    )
+
+
+def scalar_rates(settings: Settings, depth: int) -> np.ndarray:
+    """Learning rates of the stationary runs of the scalar chain at ``s = 1``: the settings' values over ``L / 2``."""
+    return 2 * np.asarray(settings.scalar_rates) / depth
+
+
+def chain_experiments(settings: Settings) -> Iterator[Experiment]:
+    """Stationary, contracting, escaping and collapsing runs of one mode."""
+    n = settings.chain_runs
+    for depth in settings.depth:
+        # Equilibrate for 8 relaxation times, then 20 snapshots 2 relaxation times apart. The learning rate is given
+        # relative to the relaxation rate, so that all depths are equally far from the continuum.
+        relaxation = 1 / depth
+        times = np.arange(8, 48, 2) * relaxation
+        law = {"singular_value": 1.0, "label_noise": settings.scalar_label_noise, "batch_size": 1, "strength": 1.0}
+        rates = scalar_rates(settings, depth)
+        for k, rate in enumerate(rates):
+            yield _chain_experiment(settings, f"law_depth{depth}_rate{k}", n, depth, rate=rate, times=times, **law)
+        yield _chain_experiment(
+            settings, f"law_depth{depth}_sde", max(100, n // 4), depth, rate=rates[-1], times=times, sde=True, **law
+        )
+        yield _chain_experiment(
+            settings, f"contraction_depth{depth}", n, depth, singular_value=1.0, label_noise=0.0,
+            rate=CONTRACTION["rate"], batch_size=settings.batch_size, strength=1 - CONTRACTION["missing"],
+            times=np.linspace(0, CONTRACTION["time"] * 2 / depth, times.size),
+        )  # fmt: skip
+    passage = {
+        "depth": 2,
+        "singular_value": 1.0,
+        "batch_size": 1,
+        "rate": PASSAGE["rate"],
+        "strength": PASSAGE["start"],
+        "passage": PASSAGE["end"],
+        "times": np.array([12.0]),
+    }
+    yield _chain_experiment(settings, "passage_clean", n, label_noise=0.0, **passage)
+    yield _chain_experiment(settings, "passage_noisy", n, label_noise=settings.scalar_label_noise, **passage)
+    s, sigma = COLLAPSE["singular_value"], COLLAPSE["label_noise"]
+    critical = float(critical_learning_rate(s, sigma, 1))
+    for k, factor in enumerate(COLLAPSE["factors"]):
+        common = {
+            "depth": 2,
+            "singular_value": s,
+            "rate": factor * critical,
+            "batch_size": 1,
+            "strength": COLLAPSE["start"],
+            "times": np.array([0.0, COLLAPSE["time"]]),
+        }
+        members = max(100, n // 10)
+        yield _chain_experiment(settings, f"collapse_rate{k}", members, label_noise=sigma, **common)
+        yield _chain_experiment(settings, f"collapse_quiet_rate{k}", members, label_noise=0.0, control=True, **common)

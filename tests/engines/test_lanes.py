@@ -1,0 +1,40 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from separatrix.engines.lanes import outer_product, product, transposed_product
+
+SWITCH = 32
+SIZES = [
+    # rows, columns, batch: all small; each contracted dimension on either side of the switch; all wide
+    (1, 1, 1),
+    (3, 2, 1),
+    (2, SWITCH - 1, 3),
+    (3, SWITCH, 2),
+    (SWITCH, 3, 1),
+    (SWITCH + 1, SWITCH, 4),
+    (2, 3, SWITCH + 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rows", "columns", "batch"), SIZES)
+def test_products_are_those_of_each_member(rows, columns, batch, dtype):
+    rng = np.random.default_rng(rows + columns)
+    shapes = ((rows, columns), (columns, batch), (rows, batch))
+    w, x, r = (rng.normal(size=(*shape, 5)).astype(dtype) for shape in shapes)
+    ours = jax.jit(lambda w, x, r: (product(w, x), transposed_product(w, r), outer_product(r, x)))(w, x, r)
+    rules = {"ijn,jbn->ibn": (w, x), "ijn,ibn->jbn": (w, r), "ibn,jbn->ijn": (r, x)}
+    for result, (rule, pair) in zip(ours, rules.items(), strict=True):
+        assert result.dtype == dtype
+        exact = np.einsum(rule, *(a.astype(np.float64) for a in pair))
+        np.testing.assert_allclose(result, exact, rtol=0, atol=64 * np.finfo(dtype).eps)
+
+
+def test_a_member_that_is_not_finite_leaves_the_others_bit_unchanged():
+    rng = np.random.default_rng(0)
+    w, x = (jnp.asarray(rng.normal(size=shape)) for shape in ((3, 2, 4), (2, 1, 4)))
+    healthy, ill = product(w, x), product(w.at[0, 0, 1].set(jnp.inf), x)
+    assert not np.all(np.isfinite(ill[..., 1]))
+    np.testing.assert_array_equal(np.delete(ill, 1, -1), np.delete(healthy, 1, -1))
