@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from separatrix.engines.counter_normals import member_keys, normals
-from separatrix.engines.ensemble import evolve, noise_block
+from separatrix.engines.ensemble import evolve, noise_block, tile_lanes
 
 TRACES = []
 
@@ -142,3 +142,23 @@ def test_recording_grids_that_make_no_sense_are_refused(grid):
 
 def test_noise_of_small_systems_is_drawn_in_blocks_of_sixty_four_numbers():
     assert [noise_block(rows) for rows in (0, 1, 3, 64, 65, 1000)] == [64, 64, 21, 1, 1, 1]
+
+
+def test_members_with_arguments_of_their_own_run_as_they_would_alone():
+    rates = np.array([0.1, 0.2, 0.05, 0.1, 0.3, 0.25])
+    members = jnp.arange(6)
+    state = {"x": 0.3 * jnp.sin(members.astype(float))[None].repeat(2, 0), "name": members}
+    shared = {"ill": jnp.uint32(10**6), "drive": jnp.asarray((1.0, -1.0, 0.5))}
+    together, _ = evolve(
+        Map(), observe, state, member_keys(5, "ensemble", 0, 6), shared, np.array([0, 9, 20]), {"rate": rates}
+    )
+    for member, rate in enumerate(rates):
+        alone = run(rate=np.full(1, rate))[0]["x"][..., member]
+        np.testing.assert_allclose(together["x"][..., member], alone, rtol=1e-13)
+
+
+def test_a_tile_depends_on_the_size_of_a_member_alone():
+    small, large = ({"w": jnp.zeros((rows, 2))} for rows in (1, 100_000))
+    assert tile_lanes(small) == tile_lanes({"w": jnp.zeros((1, 5000))}) == 1024
+    assert tile_lanes(large) == 32
+    assert tile_lanes({"w": jnp.zeros((64, 2), jnp.float64)}) == 256

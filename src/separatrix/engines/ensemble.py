@@ -1,12 +1,13 @@
 """Compiled ensembles of stochastic iterations, recorded on a grid of steps and spread over the devices.
 
 One compiled program holds the whole run: an outer scan over the recording grid, an inner loop over the steps between
-two records, all members at once along the last axis of every state array. Members never communicate, so each device
-takes an equal share of them; their random numbers depend only on (key, step), so neither the split nor the grid
-changes a number.
+two records, the members along the last axis of every state array. Members never communicate, so each device takes an
+equal share of them, in tiles of a fixed number of lanes; their random numbers depend only on (key, step). Neither the
+split, the devices nor the grid changes a number: compilers round a vector's body and its ragged end differently, and
+with tiles every member is computed by the same instructions whatever the size of the ensemble.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,6 +49,16 @@ def noise_block(rows: int) -> int:
     return max(1, 64 // max(rows, 1))
 
 
+_TILE_BYTES = 2**17  # of state: with its temporaries a tile stays in the second-level cache of a core
+_LEAST_LANES, _MOST_LANES = 32, 1024
+
+
+def tile_lanes(state: State) -> int:
+    """Members that advance together, one per vector lane: a power of two that depends on a member's state alone."""
+    member = sum(a.dtype.itemsize * (a.size // a.shape[-1]) for a in jax.tree.leaves(state))
+    return int(np.clip(2 ** int(np.log2(max(_TILE_BYTES / member, 1))), _LEAST_LANES, _MOST_LANES))
+
+
 def evolve(
     step: Step,
     observe: Observe,
@@ -55,6 +66,7 @@ def evolve(
     keys: Keys,
     arguments: Arguments,
     record_steps: Int[np.ndarray, " t"],
+    member_arguments: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Int[np.ndarray, " n"]]:
     """Iterate ``step`` and record ``observe(state)`` after each of ``record_steps`` steps.
 
@@ -73,6 +85,9 @@ def evolve(
         learning rate or data set of the same shape costs no compilation.
     record_steps
         Numbers of steps after which to record, integers below ``2**31``, nondecreasing; 0 records the initial state.
+    member_arguments
+        Arguments that differ from member to member, ``(..., n)``; steps and observers find them among the others, with
+        the members of a tile along the last axis. ``arguments`` must then be a mapping.
 
     Returns
     -------
@@ -91,22 +106,32 @@ def evolve(
         raise ValueError(f"record_steps must be a nonempty sequence of integers, got {record_steps!r}")
     if record_steps[0] < 0 or record_steps[-1] >= 2**31 or np.any(record_steps[1:] < record_steps[:-1]):
         raise ValueError(f"record_steps must be nonnegative, nondecreasing and below 2**31, got {record_steps!r}")
-    n = keys[0].shape[0]
-    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), n))])
-    padding = -n % devices.size
-    if padding:
-        state, keys = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), (state, keys))
-    records, diverged = _evolve(step, observe, Mesh(devices, ("members",)), state, keys, arguments,
+    n, lanes = keys[0].shape[0], tile_lanes(state)
+    devices = np.asarray(jax.devices()[: min(len(jax.devices()), -(-n // lanes))])
+    padding = -n % (lanes * devices.size)
+
+    def tiled(values: Any) -> np.ndarray:
+        # In NumPy: these few copies are not worth a compilation for each size of ensemble.
+        values = np.asarray(values)
+        whole = np.concatenate([values, values[..., -1:].repeat(padding, -1)], -1) if padding else values
+        return np.moveaxis(whole.reshape(*values.shape[:-1], -1, lanes), -2, 0)
+
+    state, keys, own = jax.tree.map(tiled, (state, keys, dict(member_arguments or {})))
+    records, diverged = _evolve(step, observe, Mesh(devices, ("tiles",)), state, keys, own, arguments,
                                 jnp.asarray(record_steps, jnp.uint32))  # fmt: skip
-    records, diverged = jax.tree.map(lambda a: np.asarray(a)[..., :n], (records, diverged))
-    return records, diverged
+    joined = lambda a: np.moveaxis(np.asarray(a), 0, -2).reshape(*a.shape[1:-1], -1)[..., :n]  # noqa: E731
+    return jax.tree.map(joined, (records, diverged))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _evolve(step: Step, observe: Observe, mesh: Mesh, state: State, keys: Keys, arguments: Arguments, grid: Array):
+def _evolve(
+    step: Step, observe: Observe, mesh: Mesh, state: State, keys: Keys, own: Arguments, arguments: Arguments,
+    grid: Array,
+):  # fmt: skip
+    """All tiles, the leading axis of ``state``, ``keys`` and ``own``, spread over the devices of the mesh."""
     size = np.uint32(step.block)
 
-    def share(state: State, keys: Keys, arguments: Arguments, grid: Array):
+    def one_tile(state: State, keys: Keys, arguments: Arguments, grid: Array):
         def through_block(block: Array, state: State, begin: Array, end: Array) -> State:
             noise = step.draw(keys, block)
             first = block * size
@@ -130,15 +155,17 @@ def _evolve(step: Step, observe: Observe, mesh: Mesh, state: State, keys: Keys, 
         (_, _, diverged), records = jax.lax.scan(to_record, start, grid)
         return records, diverged
 
-    split = lambda tree: jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)  # noqa: E731
-    outputs = jax.eval_shape(share, state, keys, arguments, grid)
-    return jax.shard_map(
-        share,
-        mesh=mesh,
-        in_specs=(split(state), split(keys), jax.tree.map(lambda _: P(), arguments), P()),
-        out_specs=split(outputs),
-        check_vma=False,
-    )(state, keys, arguments, grid)
+    def share(state: State, keys: Keys, own: Arguments, arguments: Arguments, grid: Array):
+        def next_tile(tile):
+            state, keys, own = tile
+            return one_tile(state, keys, {**arguments, **own} if own else arguments, grid)
+
+        return jax.lax.map(next_tile, (state, keys, own))
+
+    tiles = P("tiles")
+    return jax.shard_map(share, mesh=mesh, in_specs=(tiles, tiles, tiles, P(), P()), out_specs=tiles, check_vma=False)(
+        state, keys, own, arguments, grid
+    )
 
 
 def _finite(state: State) -> Array:

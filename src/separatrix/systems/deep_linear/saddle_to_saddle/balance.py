@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Array
 
 from separatrix.engines.counter_normals import member_keys
+from separatrix.engines.ensemble import Arguments, State, evolve
 from separatrix.engines.intervals import bootstrap
 from separatrix.lab import Experiment, Measurement, Results, diverged_fraction
 from separatrix.systems.deep_linear.balance import balance_time_course
@@ -49,6 +51,11 @@ def balance_experiments(settings: Settings) -> Iterator[Experiment]:
         )  # fmt: skip
 
 
+def _weights(state: State, arguments: Arguments) -> tuple[Array, ...]:
+    del arguments
+    return state["weights"]
+
+
 def _one_step_balance(start: int, stop: int, *, settings: Settings, widths: Sequence[int]) -> xr.Dataset:
     """Change of ``W_{l+1}^T W_{l+1} - W_l W_l^T`` in one single-sample step, simulated and by the identity."""
     d_in, d_out, depth = widths[0], widths[-1], len(widths) - 1
@@ -59,8 +66,8 @@ def _one_step_balance(start: int, stop: int, *, settings: Settings, widths: Sequ
     noise = jax.tree.map(lambda a: a[0], jax.jit(step.draw)(keys, jnp.uint32(0)))
     s = np.linspace(2.0, 1.0, min(d_in, d_out))
     arguments = {"singular_values": s, "learning_rate": np.float64(rate), "label_noise": np.float64(sigma)}
-    after = jax.jit(step)(network_state(weights), noise, jnp.uint32(0), arguments)
-    updated = [np.moveaxis(np.asarray(w), -1, 0) for w in after["weights"]]
+    records, _ = evolve(step, _weights, network_state(weights), keys, arguments, np.array([1]))
+    updated = [np.moveaxis(w[0], -1, 0) for w in records]
     x, z = (np.moveaxis(np.asarray(noise[k], np.float64), -1, 0) for k in ("x", "z"))  # (n, d, 1)
     hidden = [x]
     for w in weights:
