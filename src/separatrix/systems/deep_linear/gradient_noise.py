@@ -6,7 +6,8 @@ x)^T`` with ``A_l = W_L..W_{l+1}``, ``B_l = W_{l-1}..W_1`` and ``e_x = E x + lab
 fourth moments split into pairs, and everything follows from E, the input covariance and the partial products.
 
 Every function takes NumPy, JAX (traced or not) or PyTorch arrays and returns the same kind, with any leading batch
-axes. Covariances are those of one sample: multiply by :func:`batch_factor` for a mini-batch.
+axes; the label noise is a number, or an array of these axes with one for each network. Covariances are those of one
+sample: multiply by :func:`batch_factor` for a mini-batch.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def mean_gradient(weights: Weights, teacher: Any, inputs: InputLaw = GAUSSIAN) -
 
 
 def gradient_covariance(
-    weights: Weights, teacher: Any, label_noise: float, layer: int, other: int, inputs: InputLaw = GAUSSIAN
+    weights: Weights, teacher: Any, label_noise: Any, layer: int, other: int, inputs: InputLaw = GAUSSIAN
 ) -> Any:
     """Covariance of the one-sample gradients of two layers (numbered from 1), cross-layer blocks included.
 
@@ -90,7 +91,7 @@ def gradient_covariance(
     a_l, a_m, b_l, b_m = ahead[layer - 1], ahead[other - 1], behind[layer - 1], behind[other - 1]
     residual = teacher - layer_product(weights)
     coloured, rho = inputs.colour(residual), inputs.kurtosis
-    out = a_l.mT @ (rho * (coloured @ residual.mT)) @ a_m + label_noise**2 * (a_l.mT @ a_m)
+    out = a_l.mT @ (rho * (coloured @ residual.mT)) @ a_m + per_network(label_noise, 2) ** 2 * (a_l.mT @ a_m)
     back = inputs.colour(b_l) @ b_m.mT
     cross_l, cross_m = a_l.mT @ coloured @ b_m.mT, a_m.mT @ coloured @ b_l.mT
     covariance = out[..., :, None, :, None] * back[..., None, :, None, :]
@@ -101,7 +102,7 @@ def gradient_covariance(
     return covariance + (rho - 1) * mean_l[..., :, :, None, None] * mean_m[..., None, None, :, :]
 
 
-def noise_traces(weights: Weights, teacher: Any, label_noise: float, inputs: InputLaw = GAUSSIAN) -> Any:
+def noise_traces(weights: Weights, teacher: Any, label_noise: Any, inputs: InputLaw = GAUSSIAN) -> Any:
     """Trace of the one-sample gradient covariance of each layer, shape ``(..., L)``: the scalar "diffusion".
 
     ``tr Sigma_l = tr(A_l^T Q A_l) tr(B_l C B_l^T) + |A_l^T E C B_l^T|^2``, without sampling.
@@ -120,7 +121,7 @@ def noise_traces(weights: Weights, teacher: Any, label_noise: float, inputs: Inp
     return xp.stack(xp.broadcast_arrays(*traces), axis=-1)
 
 
-def product_gradient_covariance(residual: Any, label_noise: float, inputs: InputLaw = GAUSSIAN) -> Any:
+def product_gradient_covariance(residual: Any, label_noise: Any, inputs: InputLaw = GAUSSIAN) -> Any:
     """Covariance of ``g = -e_x x^T``, the one-sample gradient with respect to the product W.
 
     ``Cov(g[i,j], g[k,p]) = rho [(E C E^T)[i,k] C[j,p] + (EC)[i,p] (EC)[k,j]] + label_noise^2 delta_ik C[j,p]
@@ -130,7 +131,7 @@ def product_gradient_covariance(residual: Any, label_noise: float, inputs: Input
     d_out, d_in = residual.shape[-2:]
     covariance = xp.eye(d_in, dtype=residual.dtype) if inputs.covariance is None else inputs.covariance
     coloured, rho = inputs.colour(residual), inputs.kurtosis
-    out = rho * (coloured @ residual.mT) + label_noise**2 * xp.eye(d_out, dtype=residual.dtype)
+    out = rho * (coloured @ residual.mT) + per_network(label_noise, 2) ** 2 * xp.eye(d_out, dtype=residual.dtype)
     total = out[..., :, None, :, None] * covariance[None, :, None, :]
     total = total + rho * coloured[..., :, None, None, :] * coloured.mT[..., None, :, :, None]
     return total + (rho - 1) * coloured[..., :, :, None, None] * coloured[..., None, None, :, :]
@@ -148,6 +149,11 @@ def batch_factor(batch_size: int, samples: int | None = None, replacement: bool 
     if batch_size > samples:
         raise ValueError(f"batch_size must be at most the {samples} samples when drawn without replacement, got {batch_size}")  # fmt: skip  # noqa: E501
     return (samples - batch_size) / (batch_size * max(samples - 1, 1))
+
+
+def per_network(value: Any, axes: int) -> Any:
+    """A number, or one for each network ``(...)``, with ``axes`` trailing axes of length one to multiply matrices."""
+    return value[(..., *(None,) * axes)] if getattr(value, "ndim", 0) else value
 
 
 def _sum2(xp: Any, a: Any) -> Any:

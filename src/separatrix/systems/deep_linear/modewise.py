@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from separatrix.systems.deep_linear.gradient_noise import GAUSSIAN, InputLaw, Weights, layer_product, partial_products
+from separatrix.systems.deep_linear.gradient_noise import (
+    GAUSSIAN,
+    InputLaw,
+    Weights,
+    layer_product,
+    partial_products,
+    per_network,
+)
 
 
 class ModeMoments(NamedTuple):
@@ -36,7 +43,7 @@ class ModeMoments(NamedTuple):
 
 
 def mode_moments(
-    weights: Weights, teacher: Any, left: Any, right: Any, label_noise: float, inputs: InputLaw = GAUSSIAN
+    weights: Weights, teacher: Any, left: Any, right: Any, label_noise: Any, inputs: InputLaw = GAUSSIAN
 ) -> ModeMoments:
     """Exact :class:`ModeMoments` at the given weights; cost O(L^2 d^3), no sampling.
 
@@ -49,7 +56,7 @@ def mode_moments(
     left, right
         Directions ``u_a`` and ``v_b`` as columns, ``(d_L, r)`` and ``(d_0, r)``.
     label_noise
-        Standard deviation of the label noise.
+        Standard deviation of the label noise, a number or one for each network, ``(...)``.
     inputs
         Law of the inputs; whitened Gaussian by default.
     """
@@ -69,7 +76,7 @@ def mode_moments(
     out_stack, back_stack, seen_stack = (
         xp.stack(xp.broadcast_arrays(*frames), axis=-3) for frames in (out_frames, back_frames, seen)
     )
-    noisy_stack = q_matrix[..., None, :, :] @ out_stack + label_noise**2 * out_stack
+    noisy_stack = q_matrix[..., None, :, :] @ out_stack + per_network(label_noise, 3) ** 2 * out_stack
     coloured_stack = inputs.colour(back_stack.mT).mT
     pairs = lambda f, g: xp.moveaxis(f, -1, -3) @ xp.moveaxis(g, -1, -3).mT  # noqa: E731  (..., r, L, L)
     out, back = pairs(out_stack, noisy_stack), pairs(back_stack, coloured_stack)
@@ -87,7 +94,7 @@ def mode_moments(
             inner = ahead[l].mT if between is None else between @ ahead[l].mT
             z = behind[m].mT @ inner  # B_m^T (W_{m-1}..W_{l+1}) A_l^T, (d_0, d_L)
             z_back = inputs.colour(z.mT) @ back_frames[l]
-            kick = q_matrix @ z_back + label_noise**2 * z_back
+            kick = q_matrix @ z_back + per_network(label_noise, 2) ** 2 * z_back
             kick = kick + rho * _trace(xp, z @ coloured)[..., None, None] * seen[l]
             if rho != 1:
                 kick = kick + (rho - 1) * (coloured @ (z @ seen[l]))

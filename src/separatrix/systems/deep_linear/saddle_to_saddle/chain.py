@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from separatrix.engines.counter_normals import member_keys
-from separatrix.engines.ensemble import Step, evolve
+from separatrix.engines.ensemble import State, Step
+from separatrix.engines.launch import Launch
 from separatrix.lab import Experiment
 from separatrix.systems.deep_linear.collapse import critical_learning_rate
 from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings
@@ -24,44 +23,27 @@ COLLAPSE = {"singular_value": 0.2, "label_noise": 3.0, "factors": (0.5, 0.75, 1.
 CONTRACTION = {"rate": 0.02, "missing": 1e-5, "time": 6.0}
 
 
-def _observe_root(state: dict, arguments: dict) -> dict:
+def _observe_chain(state: dict, arguments: dict) -> dict:
     del arguments
-    return {"root": state["root"][0]}
-
-
-def _observe_passage(state: dict, arguments: dict) -> dict:
-    del arguments
-    return {"root": state["root"][0], "passage_step": state["passage_step"][0]}
-
-
-def _simulate_chain(
-    start: int, stop: int, *, seed: int, label: str, step: Step, strength: float, arguments: dict, times: np.ndarray,
-    step_size: float,
-) -> xr.Dataset:  # fmt: skip
-    members = stop - start
-    depth = step.depth if isinstance(step, ScalarChain) else arguments.pop("depth")
-    root = jnp.full((1, members), strength ** (1 / depth))
-    passage = isinstance(step, ScalarChain) and step.passage
-    chain = isinstance(step, ScalarChain)
-    state = {"root": root} if chain else root
-    if passage:
-        state["passage_step"] = jnp.full((1, members), -1, jnp.int32)
-    observe = _observe_passage if passage else _observe_root if chain else _observe_sde
-    arguments = {name: np.float64(value) for name, value in arguments.items()}
-    steps = np.rint(times / step_size).astype(np.int64)
-    records, diverged = evolve(step, observe, state, member_keys(seed, label, start, stop), arguments, steps)
-    data: dict[str, tuple] = {name: (("member", "time"), values.T) for name, values in records.items()}
-    data["diverged_at_step"] = (("member",), diverged)
-    coordinates = {
-        "member": np.arange(start, stop),
-        "time": ("time", times, {"units": "learning_rate x steps"}),
-    }
-    return xr.Dataset(data, coordinates, {"depth": depth, "step_size": step_size})
+    return {name: values[0] for name, values in state.items()}
 
 
 def _observe_sde(state: jax.Array, arguments: dict) -> dict:
     del arguments
     return {"root": state[0]}
+
+
+def _chain_dataset(
+    records: dict, diverged: np.ndarray, start: int, *, times: np.ndarray, depth: int, step_size: float
+) -> xr.Dataset:
+    """Records ``(t, n)`` as a dataset with dimensions member and time."""
+    data: dict[str, tuple] = {name: (("member", "time"), values.T) for name, values in records.items()}
+    data["diverged_at_step"] = (("member",), diverged)
+    coordinates = {
+        "member": np.arange(start, start + diverged.size),
+        "time": ("time", times, {"units": "learning_rate x steps"}),
+    }
+    return xr.Dataset(data, coordinates, {"depth": depth, "step_size": step_size})
 
 
 def _chain_experiment(
@@ -77,20 +59,26 @@ def _chain_experiment(
     if sde:
         step, step_size = scalar_sde(depth), rate / 2
         arguments |= {"noise_scale": rate / batch_size, "step_size": step_size}
-    steps = times[-1] / step_size
-    simulate = partial(
-        _simulate_chain, seed=settings.seed, label=name, step=step, strength=strength, times=times, step_size=step_size
-    )
+
+    def state(start: int, stop: int) -> State:
+        root = np.full((1, stop - start), strength ** (1 / depth))
+        if sde:
+            return root
+        return {"root": root} | ({} if passage is None else {"passage_step": np.full(root.shape, -1, np.int32)})
+
     return Experiment(
         name=name,
-        simulate=lambda start, stop: simulate(
-            start, stop, arguments={**arguments, "depth": depth} if sde else arguments
+        simulate=Launch(
+            step, _observe_sde if sde else _observe_chain, state, settings.seed, name,
+            lambda: {key: np.float64(value) for key, value in arguments.items()},
+            np.rint(times / step_size).astype(np.int64),
+            partial(_chain_dataset, times=times, depth=depth, step_size=step_size),
         ),
         members=members,
         bytes_per_member=64 * times.size + 2048,
-        seconds=1.5 + members * steps * 8e-9 * batch_size,
+        seconds=1.5 + members * (times[-1] / step_size) * 8e-9 * batch_size,
         control=control,
-    )
+    )  # fmt: skip
 
 
 def scalar_rates(settings: Settings, depth: int) -> np.ndarray:

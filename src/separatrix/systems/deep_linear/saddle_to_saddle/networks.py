@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from separatrix.engines.counter_normals import member_keys
-from separatrix.engines.ensemble import Step, evolve
+from separatrix.engines.ensemble import State, Step
+from separatrix.engines.launch import Launch
 from separatrix.lab import Experiment, SettingError
 from separatrix.systems.deep_linear.dataset_noise import fourth_moments
 from separatrix.systems.deep_linear.learning_times import flow_time
@@ -98,7 +97,9 @@ _DIMENSIONS = {
 }
 
 
-def _network_dataset(records: dict, diverged: np.ndarray, start: int, times: np.ndarray, s: np.ndarray) -> xr.Dataset:
+def _network_dataset(
+    records: dict, diverged: np.ndarray, start: int, *, times: np.ndarray, s: np.ndarray
+) -> xr.Dataset:
     """Records ``(t, ..., n)`` as a dataset with dimensions member, time, ...; times in gradient-flow units."""
     data: dict[str, tuple] = {
         name: (("member", "time", *_DIMENSIONS.get(name, ())), np.moveaxis(values, -1, 0))
@@ -111,32 +112,6 @@ def _network_dataset(records: dict, diverged: np.ndarray, start: int, times: np.
         "singular_value": ("mode", s),
     }
     return xr.Dataset(data, coordinates)
-
-
-def _simulate_network(
-    start: int,
-    stop: int,
-    *,
-    settings: Settings,
-    problem: Task,
-    label: str,
-    step: Step,
-    observer: NetworkObserver,
-    weights: Callable[[int, int], list[np.ndarray]],
-    labels: str,
-    factor: float,
-    times: np.ndarray,
-    roots: np.ndarray | None,
-) -> xr.Dataset:
-    arguments = _arguments(settings, problem, labels, factor)
-    if "dataset_variance_rate" in observer.names:
-        arguments["fourth_moments"] = _fourth_moments(settings, labels)
-    state = network_state(weights(start, stop), stop - start, settings.dtype)
-    if roots is not None:
-        state["roots"] = jnp.broadcast_to(jnp.asarray(roots, settings.dtype)[:, None], (roots.size, stop - start))
-    steps = np.rint(times / float(arguments["learning_rate"])).astype(np.int64)
-    records, diverged = evolve(step, observer, state, member_keys(settings.seed, label, start, stop), arguments, steps)
-    return _network_dataset(records, diverged, start, times, problem.followed)
 
 
 def network_experiment(
@@ -169,6 +144,19 @@ def network_experiment(
             f"learning_rate = {settings.learning_rate:g} is not allowed with these settings: the experiment {name} "
             f"would take {steps:.2g} steps, and a run can have at most 2^31."
         )
+
+    def arguments() -> dict[str, np.ndarray]:
+        values = _arguments(settings, problem, labels, factor)
+        if "dataset_variance_rate" in observer.names:
+            values["fourth_moments"] = _fourth_moments(settings, labels)
+        return values
+
+    def state(start: int, stop: int) -> State:
+        members = network_state(weights(start, stop), stop - start, settings.dtype)
+        if roots is not None:
+            members["roots"] = np.repeat(np.asarray(roots, settings.dtype)[:, None], stop - start, axis=1)
+        return members
+
     batch = problem.inputs if isinstance(step, GradientDescent) else settings.batch_size
     products = sum(a * b for a, b in pairwise(widths))
     flops = 6 * products * batch
@@ -183,9 +171,10 @@ def network_experiment(
     scratch = 8 * problem.modes * 4 * (problem.inputs + problem.outputs) ** 2 if problem.data is not None else 0
     return Experiment(
         name=name,
-        simulate=partial(
-            _simulate_network, settings=settings, problem=problem, label=name, step=step, observer=observer,
-            weights=weights, labels=labels, factor=factor, times=times, roots=roots,
+        simulate=Launch(
+            step, observer, state, settings.seed, name, arguments,
+            np.rint(times / (settings.learning_rate * factor)).astype(np.int64),
+            partial(_network_dataset, times=times, s=problem.followed),
         ),
         members=members,
         bytes_per_member=3 * record + 12 * lasting + scratch,
