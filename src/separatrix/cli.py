@@ -37,6 +37,7 @@ class RunOptions:
 
     preset: str = setting("default", "named set of values to start from, overridden by settings given explicitly")
     controls: bool = setting(True, "also run the control of each claim, in which it must fail")
+    only: tuple[str, ...] = setting(("all",), "claims and quantities to measure, with what they need")
     out: str = setting("runs", "folder of all runs")
     fresh: bool = setting(False, "compute again even if the same run is finished already")
     json: bool = setting(False, "print the outcome as one JSON document")
@@ -180,13 +181,23 @@ def _run(tokens: list[str]) -> int:
 
     with interrupts.remembered():
         finished = run.run(
-            study, settings, out=Path(chosen.out), controls=chosen.controls, fresh=chosen.fresh, notify=notice
+            study,
+            settings,
+            out=Path(chosen.out),
+            controls=chosen.controls,
+            only=_chosen(chosen.only),
+            fresh=chosen.fresh,
+            notify=notice,
         )
     if finished.reused:
         notice(
             f"This run was finished before ({finished.manifest['created']}) and is reused; --fresh computes it again."
         )
     return _print_run(finished.document, chosen.json)
+
+
+def _chosen(only: tuple[str, ...]) -> tuple[str, ...]:
+    return () if only == ("all",) else only
 
 
 def _study_help(study: Any) -> str:

@@ -255,6 +255,7 @@ class TestIdentity:
         hashes = {
             identity.run_hash(study, settings, True),
             identity.run_hash(study, settings, False),
+            identity.run_hash(study, settings, True, ("C1",)),
             identity.run_hash(study, dataclasses.replace(settings, seed=1), True),
             identity.run_hash(dataclasses.replace(study, slug="other"), settings, True),
             identity.run_hash(with_input, settings, True),
@@ -263,7 +264,7 @@ class TestIdentity:
         hashes.add(identity.run_hash(with_input, settings, True))
         monkeypatch.setattr(identity, "source_digest", lambda study: "changed")
         hashes.add(identity.run_hash(study, settings, True))
-        assert len(hashes) == 7
+        assert len(hashes) == 8
 
     def test_what_is_only_written_differently_does_not(self, study, settings):
         same = dataclasses.replace(settings, bias=0)

@@ -5,6 +5,7 @@ A study module needs only the names exported here; none of them loads an array o
 
 from separatrix.lab.claims import Claim, ClaimResult, Measurement, Results, Verdict, diverged_fraction, judge
 from separatrix.lab.errors import UsageError
+from separatrix.lab.quantities import Quantity
 from separatrix.lab.settings import SettingError, from_json, setting, settings_hash, to_json, validate
 from separatrix.lab.study import Experiment, Figure, Study
 
@@ -14,6 +15,7 @@ __all__ = [
     "Experiment",
     "Figure",
     "Measurement",
+    "Quantity",
     "Results",
     "SettingError",
     "Study",

@@ -158,6 +158,9 @@ class Claim:
         as *fails*, otherwise the claim could not have failed either.
     control_statement
         What was changed in the control.
+    needs, control_needs
+        Names of the experiments that ``measure`` and ``control`` read, as shell-style patterns; all by default. They
+        tell what to simulate when only some of the claims are asked for.
     """
 
     id: str
@@ -166,6 +169,8 @@ class Claim:
     measure: Measure
     control: Measure
     control_statement: str
+    needs: tuple[str, ...] = ("*",)
+    control_needs: tuple[str, ...] = ("*",)
 
 
 def combine(measurements: Sequence[Measurement]) -> Verdict:

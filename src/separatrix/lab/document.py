@@ -19,20 +19,27 @@ def build(
     folder: Path,
     run_hash: str,
     versions: dict[str, str],
+    quantities: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Document with ``study``, ``settings``, ``claims`` (see `ClaimResult.as_dict`), and where the run lies."""
+    """Document with ``study``, ``settings``, ``claims`` (see `ClaimResult.as_dict`), quantities, where the run lies."""
     content = {
         "schema": store.SCHEMA,
         "study": study.slug,
         "title": study.title,
         "settings": to_dict(settings),
         "claims": [result.as_dict() for result in judged],
+        "quantities": list(quantities),
         "hash": run_hash,
         "run": str(folder),
         "report": str(folder / store.REPORT),
         "versions": versions,
     }
     return store.finite(content)
+
+
+def flat(values: Any) -> list[Any]:
+    """The elements of nested lists, in order; a single value is a list of one."""
+    return [element for value in values for element in flat(value)] if isinstance(values, list) else [values]
 
 
 def count_verdicts(claims: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -17,7 +17,10 @@ _DPI = 160  # sharp on a phone and on paper
 
 
 def draw(study: Study, settings: Any, results: Mapping[str, xarray.Dataset], folder: Path) -> list[dict[str, str]]:
-    """Draw every figure to ``folder/figures/<name>.png``; returns name, title, caption and file of each."""
+    """Draw every figure to ``folder/figures/<name>.png``; returns name, title, caption and file of each.
+
+    A figure that needs an experiment which this run leaves out is left out too.
+    """
     import matplotlib
 
     matplotlib.use("Agg")  # a report is written to files, on machines that may have no display
@@ -26,7 +29,11 @@ def draw(study: Study, settings: Any, results: Mapping[str, xarray.Dataset], fol
     store.make_folder(folder / "figures")
     entries = []
     for figure in study.figures(settings):
-        drawn = figure.draw(settings, results)
+        try:
+            drawn = figure.draw(settings, results)
+        except store.NotRunError:
+            plt.close("all")
+            continue
         stream = io.BytesIO()
         # without the software's version in it, equal figures are equal files
         drawn.savefig(stream, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})

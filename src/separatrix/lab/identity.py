@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ ROOMS = ("engines", "datasets", "networks", "optimizers", "probes")
 _PACKAGE = Path(separatrix.__file__).parent
 
 
-def run_hash(study: Study, settings: Any, controls: bool) -> str:
-    """16 hexadecimal digits: study, settings, controls or not, content of its input files, source and version."""
+def run_hash(study: Study, settings: Any, controls: bool, only: Sequence[str] = (), source: str | None = None) -> str:
+    """16 hexadecimal digits: study, settings, what is measured, content of its input files, source and version.
+
+    ``source`` is its :func:`source_digest`, for those who have it already.
+    """
     content = {
         "study": study.slug,
         "settings": to_json(settings),
         "controls": controls,
+        "only": list(only),
         "inputs": inputs_digest(study.inputs(settings)),
-        "source": source_digest(study),
+        "source": source_digest(study) if source is None else source,
         "version": separatrix.__version__,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ from pathlib import Path
 PACKAGES = ("separatrix", "numpy", "scipy", "jax", "jaxlib", "xarray", "zarr", "matplotlib")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute, store or draw."""
     table = {"python": platform.python_version()}
@@ -35,6 +37,7 @@ def device() -> str:
     return text
 
 
+@functools.cache
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

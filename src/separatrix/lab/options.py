@@ -125,9 +125,10 @@ def write(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def command(slug: str, settings: Any, *, controls: bool = True) -> str:
+def command(slug: str, settings: Any, *, controls: bool = True, only: Sequence[str] = ()) -> str:
     """Shell command that reproduces a run with its settings spelt out (presets may change, this line does not)."""
-    return shlex.join(["separatrix", "run", slug, *arguments(settings), *([] if controls else ["--no-controls"])])
+    chosen = [*([] if controls else ["--no-controls"]), *(["--only", *only] if only else [])]
+    return shlex.join(["separatrix", "run", slug, *arguments(settings), *chosen])
 
 
 def dashed(name: str) -> str:

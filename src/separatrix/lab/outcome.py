@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import xarray
 
 
-def finish(planned: Plan, folder: Path, journal: Mapping[str, Any]) -> None:
-    """Complete a folder that holds all data: manifest, verdicts, figures and report."""
+def finish(planned: Plan, folder: Path, journal: Mapping[str, Any], *, report: bool = True) -> None:
+    """Complete a folder that holds all data: manifest, verdicts and, with ``report``, figures and report."""
     results = _results(planned, folder)
     manifest = {
         "schema": store.SCHEMA,
@@ -27,7 +27,8 @@ def finish(planned: Plan, folder: Path, journal: Mapping[str, Any]) -> None:
         "settings": to_dict(planned.settings),
         "seed": getattr(planned.settings, "seed", None),
         "controls": planned.controls,
-        "command": command(planned.study.slug, planned.settings, controls=planned.controls),
+        "only": list(planned.only),
+        "command": command(planned.study.slug, planned.settings, controls=planned.controls, only=planned.only),
         "source": planned.source,
         "created": journal["created"],
         "versions": machine.versions(),
@@ -54,31 +55,39 @@ def finish(planned: Plan, folder: Path, journal: Mapping[str, Any]) -> None:
         ],
         "warnings": list(planned.warnings),
     }
-    write_outcome(planned, folder, manifest, results)
+    write_outcome(planned, folder, manifest, results, report=report)
 
 
 def write_outcome(
-    planned: Plan, folder: Path, manifest: dict[str, Any], results: Mapping[str, xarray.Dataset] | None = None
+    planned: Plan,
+    folder: Path,
+    manifest: dict[str, Any],
+    results: Mapping[str, xarray.Dataset] | None = None,
+    *,
+    report: bool = True,
 ) -> None:
     """Judge, draw and report. The manifest is written last: a folder that has one is complete."""
-    from separatrix.lab.figures import draw
-    from separatrix.lab.report import render
-
     results = _results(planned, folder) if results is None else results
-    study, settings = planned.study, planned.settings
-    judged = [judge(claim, settings, results, planned.controls) for claim in study.claims(settings)]
-    document = build(study, settings, judged, planned.folder, planned.hash, manifest["versions"])
+    study, settings, selection = planned.study, planned.settings, planned.selection
+    judged = [judge(claim, settings, results, planned.controls) for claim in selection.claims]
+    quantities = [quantity.as_dict(settings, results) for quantity in selection.quantities]
+    document = build(study, settings, judged, planned.folder, planned.hash, manifest["versions"], quantities)
     store.write_json(folder / store.DOCUMENT, document)
-    manifest["figures"] = draw(study, settings, results, folder)
-    page = render(study, settings, document, manifest, folder)
-    store.replace_file(folder / store.REPORT, page.encode("utf-8"))
+    manifest["figures"] = []
+    if report:
+        from separatrix.lab.figures import draw
+        from separatrix.lab.report import render
+
+        manifest["figures"] = draw(study, settings, results, folder)
+        page = render(study, settings, document, manifest, folder)
+        store.replace_file(folder / store.REPORT, page.encode("utf-8"))
     store.write_json(folder / store.MANIFEST, manifest)
 
 
-def _results(planned: Plan, folder: Path) -> dict[str, xarray.Dataset]:
-    return {
-        experiment.name: store.read_dataset(folder / planned.data(experiment)) for experiment in planned.experiments
-    }
+def _results(planned: Plan, folder: Path) -> store.StoredResults:
+    return store.StoredResults(
+        {one.name: store.read_dataset(folder / planned.data(one)) for one in planned.experiments}
+    )
 
 
 def _diverged(dataset: xarray.Dataset) -> int | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from separatrix.lab.identity import run_hash, source_digest
 from separatrix.lab.settings import validate
-from separatrix.lab.study import Experiment, Study
+from separatrix.lab.study import Experiment, Selection, Study
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,17 @@ class Plan:
     study: Study
     settings: Any
     controls: bool
-    experiments: tuple[Experiment, ...]
+    only: tuple[str, ...]
+    selection: Selection
     warnings: tuple[str, ...]
     hash: str
     folder: Path
     source: str
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """What has to be simulated."""
+        return self.selection.experiments
 
     @property
     def partial(self) -> Path:
@@ -48,20 +55,23 @@ class Plan:
         return self.partial / "parts" / experiment.name / f"{bounds[0]}-{bounds[1]}.zarr"
 
 
-def plan(study: Study, settings: Any, *, out: Path, controls: bool = True) -> Plan:
+def plan(study: Study, settings: Any, *, out: Path, controls: bool = True, only: Sequence[str] = ()) -> Plan:
     """Check the settings and work out the experiments and the identity of a run; nothing is written.
 
     Raises
     ------
     SettingError
         If a setting is not allowed, or an input file cannot be read.
+    UsageError
+        If ``only`` names something that the study does not measure.
     """
     validate(settings)
     warnings = tuple(study.check(settings))
-    experiments = tuple(one for one in study.experiments(settings) if controls or not one.control)
-    names = [experiment.name for experiment in experiments]
+    selection = study.select(settings, only, controls)
+    names = [experiment.name for experiment in selection.experiments]
     if len(set(names)) != len(names):
         raise ValueError(f"{study.slug}: two experiments have the same name.")
-    name = run_hash(study, settings, controls)
-    folder = out / study.slug / name
-    return Plan(study, settings, controls, experiments, warnings, name, folder, source_digest(study))
+    chosen = tuple(sorted(set(only)))
+    source = source_digest(study)
+    name = run_hash(study, settings, controls, chosen, source)
+    return Plan(study, settings, controls, chosen, selection, warnings, name, out / study.slug / name, source)

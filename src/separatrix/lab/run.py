@@ -8,6 +8,7 @@ hash goes on with the parts that are missing, and the data it ends with are the 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def run(
     *,
     out: Path = Path("runs"),
     controls: bool = True,
+    only: Sequence[str] = (),
     fresh: bool = False,
     notify: execution.Notify = lambda sentence: None,  # noqa: ARG005
 ) -> Run:
@@ -48,6 +50,8 @@ def run(
         Folder of all runs.
     controls
         Whether to run the control of each claim.
+    only
+        Names of the claims and quantities to measure, all if empty; only what they need is simulated.
     fresh
         Compute again even if the run exists; the old folder stays until the new one is complete.
     notify
@@ -60,7 +64,7 @@ def run(
     StoreError
         If writing fails on the way, for example because the disk is full; finished parts are kept.
     """
-    planned = plan(study, settings, out=out, controls=controls)
+    planned = plan(study, settings, out=out, controls=controls, only=only)
     for warning in planned.warnings:
         notify(f"Warning: {warning}")
     if not fresh and planned.folder.exists():
@@ -100,7 +104,10 @@ def run(
 
 def _reuse(planned: Plan) -> Run:
     _tidy(planned.folder)
-    return replace(open_run(planned.folder), reused=True)
+    found = open_run(planned.folder)
+    if not (planned.folder / store.REPORT).exists():  # the cells of a sweep have none until somebody asks
+        found = report_again(found, planned.study)
+    return replace(found, reused=True)
 
 
 def open_run(folder: Path) -> Run:
@@ -151,13 +158,16 @@ def report_again(run: Run, study: Study) -> Run:
     """Judge the claims, draw the figures and write the report again from the stored data of a run."""
     settings = from_dict(study.settings, run.document["settings"])
     controls = bool(run.manifest["controls"])
-    experiments = tuple(one for one in study.experiments(settings) if controls or not one.control)
+    only = tuple(run.manifest.get("only", ()))
     source = source_digest(study)
     warnings = list(run.manifest["warnings"])
     changed = "The source has changed since the data were computed; claims and figures are those of the present source."
     if source != run.manifest["source"] and changed not in warnings:
         warnings.append(changed)
-    planned = Plan(study, settings, controls, experiments, tuple(warnings), run.manifest["hash"], run.folder, source)
+    planned = Plan(
+        study, settings, controls, only, study.select(settings, only, controls), tuple(warnings),
+        run.manifest["hash"], run.folder, source,
+    )  # fmt: skip
     outcome.write_outcome(planned, run.folder, {**run.manifest, "warnings": warnings})
     return open_run(run.folder)
 

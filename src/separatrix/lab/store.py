@@ -90,6 +90,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+class NotRunError(KeyError):
+    """The data of an experiment that a run leaves out, because it measures only some of its study's claims."""
+
+
+class StoredResults(dict[str, "xarray.Dataset"]):
+    """Datasets by experiment; asking for one that was left out raises `NotRunError`."""
+
+    def __missing__(self, name: str) -> xarray.Dataset:
+        raise NotRunError(name)
+
+
 def write_dataset(path: Path, dataset: xarray.Dataset) -> None:
     """Write a dataset as a Zarr folder, complete on disk before it gets its name."""
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from separatrix.lab.claims import Claim, Results
 from separatrix.lab.errors import UsageError
+from separatrix.lab.quantities import Quantity
 from separatrix.lab.settings import canonical, specs, unknown_setting
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
+
+
+@runtime_checkable
+class JointSimulation(Protocol):
+    """A simulation that can share one launch with those of other settings, and then gives the same bits as alone."""
+
+    @property
+    def group(self) -> Hashable:
+        """Simulations of equal groups can be launched together."""
+        ...
+
+    def __call__(self, start: int, stop: int) -> xarray.Dataset:
+        """The members ``start .. stop - 1``, alone."""
+        ...
+
+    def together(self, requests: Sequence[tuple[Any, int, int]]) -> list[xarray.Dataset]:
+        """Datasets of several ``(simulation, start, stop)`` of this group."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,8 @@ class Experiment:
         ``(start, stop) -> dataset`` of the members ``start .. stop - 1``, with a ``member`` dimension and coordinate if
         there is more than one member. It must not depend on the split into parts: each member derives its own random
         key from its number. Two parts may be computed at the same time, in threads. A member that diverges is data:
-        give the dataset a variable ``diverged_at_step`` along ``member``, non-negative where it diverged.
+        give the dataset a variable ``diverged_at_step`` along ``member``, non-negative where it diverged. If it is a
+        :class:`JointSimulation`, the cells of a sweep share launches.
     members
         Number of members.
     bytes_per_member
@@ -64,6 +85,19 @@ class Figure:
     draw: Callable[[Any, Results], matplotlib.figure.Figure]
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The claims and quantities that a run measures, and the experiments they need."""
+
+    claims: tuple[Claim, ...]
+    quantities: tuple[Quantity, ...]
+    experiments: tuple[Experiment, ...]
+
+
+def _no_quantities(settings: Any) -> Sequence[Quantity]:  # noqa: ARG001
+    return ()
+
+
 def _no_paths(settings: Any) -> Sequence[Path]:  # noqa: ARG001
     return ()
 
@@ -93,6 +127,8 @@ class Study:
         What a reader of the report should know; a text or a function of the settings.
     inputs
         Files whose content determines the run.
+    quantities
+        What is measured beside the claims, for sweeps to map; a function of the settings.
     """
 
     slug: str
@@ -108,6 +144,7 @@ class Study:
     check: Callable[[Any], Sequence[str]] = _no_warnings
     notes: str | Callable[[Any], str] = ""
     inputs: Callable[[Any], Sequence[Path]] = _no_paths
+    quantities: Callable[[Any], Sequence[Quantity]] = _no_quantities
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.slug):
@@ -139,10 +176,37 @@ class Study:
                 raise unknown_setting(name, table)
         return self.settings(**{name: canonical(table[name], value) for name, value in values.items()})
 
+    def select(self, settings: Any, only: Sequence[str], controls: bool) -> Selection:
+        """Claims and quantities named in ``only`` (all if empty), and the experiments that they need.
+
+        Raises
+        ------
+        UsageError
+            If a name is neither a claim nor a quantity of the study.
+        """
+        claims, quantities = tuple(self.claims(settings)), tuple(self.quantities(settings))
+        names = [*(claim.id for claim in claims), *(quantity.name for quantity in quantities)]
+        for name in only:
+            if name not in names:
+                raise UsageError(f"only = {name!r} is not allowed: {self.slug} measures {', '.join(names)}.")
+        experiments = tuple(one for one in self.experiments(settings) if controls or not one.control)
+        if not only:
+            return Selection(claims, quantities, experiments)
+        claims = tuple(claim for claim in claims if claim.id in only)
+        quantities = tuple(quantity for quantity in quantities if quantity.name in only)
+        patterns = {pattern for one in (*claims, *quantities) for pattern in one.needs}
+        if controls:
+            patterns |= {pattern for claim in claims for pattern in claim.control_needs}
+        needed = tuple(one for one in experiments if any(fnmatchcase(one.name, pattern) for pattern in patterns))
+        return Selection(claims, quantities, needed)
+
     def notes_for(self, settings: Any) -> str:
         """Notes for the reader of the report."""
         return self.notes(settings) if callable(self.notes) else self.notes
 
 
-#: Names that the `run` command uses itself.
-RESERVED = frozenset({"preset", "controls", "out", "fresh", "json", "help"})
+#: Names that the commands `run` and `sweep` and the dimensions of their data use themselves.
+RESERVED = frozenset(
+    {"preset", "controls", "only", "out", "fresh", "json", "help", "over", "seeds", "on", "workers", "address",
+     "retry_failed", "member", "time", "claim"}
+)  # fmt: skip

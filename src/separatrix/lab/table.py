@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from separatrix.lab.document import interval, number, region, rounded, summary
+from separatrix.lab.document import flat, interval, number, region, rounded, summary
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
@@ -21,11 +21,24 @@ def print_verdicts(document: dict[str, Any], stream: TextIO) -> None:
     from rich.console import Console
 
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else _PIPED_WIDTH)
-    console.print(_table(document, stream.isatty()) if console.width >= _TABLE_WIDTH else _list(document))
-    console.print(f"{summary(document['claims'])}.", soft_wrap=True, markup=False)
+    if document["claims"]:
+        console.print(_table(document, stream.isatty()) if console.width >= _TABLE_WIDTH else _list(document))
+    if document["claims"]:
+        console.print(f"{summary(document['claims'])}.", soft_wrap=True, markup=False)
+    _print_quantities(document.get("quantities", []), console)
     for claim in document["claims"]:
         if claim["verdict"] == "undecided" and claim["members_needed"]:
             console.print(f"{claim['id']} would be decided with about {rounded(claim['members_needed'])} members.")
+
+
+def _print_quantities(quantities: list[dict[str, Any]], console: Console) -> None:
+    """One line for each quantity: its only value, or the range of its values."""
+    for quantity in quantities:
+        values = [value for value in flat(quantity["estimate"]) if value is not None]
+        text = number(min(values, default=None)) + (f" to {number(max(values))}" if len(values) > 1 else "")
+        unit = f" {quantity['unit']}" if quantity["unit"] else ""
+        over = f" over {' and '.join(quantity['dimensions'])}" if len(values) > 1 else ""
+        console.print(f"{quantity['name']}: {text}{unit}{over} ({quantity['label']})", soft_wrap=True, markup=False)
 
 
 def _table(document: dict[str, Any], terminal: bool) -> Table:
@@ -56,7 +69,7 @@ def _table(document: dict[str, Any], terminal: bool) -> Table:
 
 def _list(document: dict[str, Any]) -> Group:
     """The same for a narrow terminal, one claim below the other."""
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.padding import Padding
     from rich.text import Text
 

@@ -26,6 +26,7 @@ from separatrix.systems.deep_linear.saddle_to_saddle.noise_peak import (
     peak_position,
     peak_precedes_learning,
 )
+from separatrix.systems.deep_linear.saddle_to_saddle.quantities import quantities
 from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings, check, input_files, task
 from separatrix.systems.deep_linear.saddle_to_saddle.survival import lazy_survival, reduction_error, survival
 
@@ -61,6 +62,8 @@ def claims(settings: Settings) -> list[Claim]:
             covariance_error,
             lambda s, r: covariance_error(s, r, prediction="without_pairing"),
             "only the first of the two pairings of the Gaussian fourth moment",
+            needs=("covariance_*",),
+            control_needs=("covariance_*",),
         ),
         Claim(
             "C2",
@@ -69,6 +72,8 @@ def claims(settings: Settings) -> list[Claim]:
             peak_precedes_learning,
             loud_peak_precedes_learning,
             "label noise above critical, where the diffusion has no interior maximum",
+            needs=("aligned_*", "random_*_clean", "random_*_noisy"),
+            control_needs=("loud_*",),
         ),
         Claim(
             "C3",
@@ -77,6 +82,8 @@ def claims(settings: Settings) -> list[Claim]:
             peak_position,
             lambda s, r: peak_position(s, r, observable="weights"),
             "the peak predicted for the weight-space noise instead of the mode's",
+            needs=("aligned_*", "random_*_clean", "random_*_noisy"),
+            control_needs=("aligned_*", "random_*_clean", "random_*_noisy"),
         ),
         Claim(
             "C4",
@@ -85,6 +92,8 @@ def claims(settings: Settings) -> list[Claim]:
             stationary_statistics,
             lambda s, r: stationary_statistics(s, r, independent_layers=True),
             "theory that takes the layers' noises as independent",
+            needs=("law_*", "stationary_*"),
+            control_needs=("law_*", "stationary_*"),
         ),
         Claim(
             "C5",
@@ -93,6 +102,8 @@ def claims(settings: Settings) -> list[Claim]:
             convergence,
             noisy_convergence,
             "the same runs with label noise",
+            needs=("aligned_*_clean", "contraction_*"),
+            control_needs=("aligned_*_noisy",),
         ),
         Claim(
             "C6",
@@ -101,6 +112,8 @@ def claims(settings: Settings) -> list[Claim]:
             survival,
             lazy_survival,
             "large random weights, far from the saddles",
+            needs=("random_*_clean", "random_*_descent", "rate_*"),
+            control_needs=("lazy_*",),
         ),
         Claim(
             "C7",
@@ -109,6 +122,8 @@ def claims(settings: Settings) -> list[Claim]:
             reduction_error,
             lambda s, r: reduction_error(s, r, start="misaligned"),
             "a start that is not aligned with the teacher",
+            needs=("rate_*",),
+            control_needs=("misaligned_*",),
         ),
         Claim(
             "C8",
@@ -117,6 +132,8 @@ def claims(settings: Settings) -> list[Claim]:
             collapse_threshold,
             lambda s, r: collapse_threshold(s, r, label="collapse_quiet"),
             "no label noise",
+            needs=("collapse_rate*",),
+            control_needs=("collapse_quiet_*",),
         ),
         Claim(
             "C9",
@@ -125,6 +142,8 @@ def claims(settings: Settings) -> list[Claim]:
             first_passage,
             lambda s, r: first_passage(s, r, independent_layers=True),
             "theory that takes the layers' noises as independent",
+            needs=("passage_*",),
+            control_needs=("passage_*",),
         ),
         Claim(
             "C10",
@@ -133,6 +152,8 @@ def claims(settings: Settings) -> list[Claim]:
             lead_scaling,
             lambda s, r: lead_scaling(s, r, shift=-1),
             "the exponent of a network one layer less deep",
+            needs=("lead_*",),
+            control_needs=("lead_*",),
         ),
         Claim(
             "C11",
@@ -141,6 +162,8 @@ def claims(settings: Settings) -> list[Claim]:
             balance_identity,
             lambda s, r: balance_identity(s, r, variable="error_without_second_term"),
             "only the first of the two terms",
+            needs=("balance_*",),
+            control_needs=("balance_*",),
         ),
         Claim(
             "C12",
@@ -149,6 +172,8 @@ def claims(settings: Settings) -> list[Claim]:
             balance_drift,
             lambda s, r: balance_drift(s, r, experiment="unbalanced_square"),
             "equal widths",
+            needs=("unbalanced",),
+            control_needs=("unbalanced_square",),
         ),
     ]
 
@@ -205,4 +230,5 @@ STUDY = Study(
     check=check,
     notes=notes,
     inputs=input_files,
+    quantities=quantities,
 )
