@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from separatrix import __version__
 from separatrix.lab import options
@@ -22,13 +22,16 @@ separatrix: a laboratory for the dynamics of learning; theory predicts, simulati
 usage:
   separatrix list [--json]                      studies that can be run
   separatrix run STUDY [settings] [options]     run a study and judge its claims
+  separatrix sweep STUDY --over NAME=VALUES ... run a study over a grid of settings
+  separatrix sweep show SWEEP [options]         what a sweep found; plots, NetCDF, CSV
   separatrix show RUN [--json] [--out DIR]      verdicts of a finished run
   separatrix report RUN [--out DIR]             judge, draw and report again from the data of a run
   separatrix --version
   separatrix VERB --help, separatrix run STUDY --help
 
 RUN is the folder of a run, or the beginning of its hash.
-A run that was interrupted goes on where it stopped when its command is given again."""
+VALUES are A,B,C or FIRST:LAST:COUNT or FIRST:LAST:COUNT:log.
+A run or sweep that was interrupted goes on where it stopped when its command is given again."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,40 @@ class RunOptions:
     out: str = setting("runs", "folder of all runs")
     fresh: bool = setting(False, "compute again even if the same run is finished already")
     json: bool = setting(False, "print the outcome as one JSON document")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Options of ``sweep`` beside the axes and the settings of the study."""
+
+    preset: str = setting("default", "named set of values to start from, overridden by settings given explicitly")
+    controls: bool = setting(True, "also run the control of each claim, in which it must fail")
+    only: tuple[str, ...] = setting(("all",), "claims and quantities to measure, with what they need")
+    seeds: int = setting(1, "number of seeds of each cell, from the setting seed on", low=1, high=100_000)
+    on: Literal["inline", "processes", "ray"] = setting("processes", "where the cells are computed")
+    workers: int | None = setting(None, "processes or Ray tasks at a time; one for each core if none", low=1, high=4096)
+    address: str = setting("", "address of a Ray cluster, or auto; a cluster of this machine if empty")
+    retry_failed: bool = setting(False, "compute cells again that failed before")
+    out: str = setting("runs", "folder of all runs")
+    json: bool = setting(False, "print the outcome as one JSON document")
+
+
+@dataclass(frozen=True)
+class SweepShowOptions:
+    """Options of ``sweep show``."""
+
+    out: str = setting("runs", "folder of all runs, where a hash is looked up")
+    json: bool = setting(False, "print the manifest as one JSON document")
+    to_netcdf: str = setting("", "write the dataset to this NetCDF file")
+    to_csv: str = setting("", "write one line for each cell to this CSV file")
+    plot: str = setting("", "draw to this PNG, PDF or SVG file: a phase diagram over x and y, or curves over x")
+    quantity: str = setting("", "what to draw or to locate: a quantity, or verdict:C2, control_verdict:C2, estimate:C2")
+    x: str = setting("", "dimension along the horizontal axis")
+    y: str = setting("", "dimension along the vertical axis of a phase diagram")
+    by: str = setting("", "dimension that tells curves apart")
+    select: tuple[str, ...] = setting(("none",), "values of other dimensions, as NAME=VALUE")
+    contour: tuple[str, ...] = setting(("none",), "quantities drawn as lines on a phase diagram, as NAME=LEVEL")
+    crossing: float | None = setting(None, "level: print where the quantity crosses it along x")
 
 
 @dataclass(frozen=True)
@@ -90,7 +127,13 @@ def _complain(sentence: object, code: int) -> int:
 
 
 def _dispatch(tokens: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run, "show": _show, "report": _report}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "run": _run,
+        "sweep": _sweep,
+        "show": _show,
+        "report": _report,
+    }
     if not tokens or tokens[0] in ("-h", "--help", "help"):
         return _say(_MAIN_HELP)
     if tokens[0] == "--version":
@@ -210,6 +253,122 @@ def _study_help(study: Any) -> str:
         f"settings\n{options.describe(study.settings, width=_width())}\n\n"
         f"options\n{options.describe(RunOptions, width=_width())}\n\npresets\n{presets}"
     )
+
+
+def _sweep(tokens: list[str]) -> int:
+    if tokens and tokens[0] == "show":
+        return _sweep_show(tokens[1:])
+    if help_wanted := _wants_help(tokens):
+        tokens = [token for token in tokens if token not in _HELP]
+        if not tokens:
+            return _say_usage("sweep STUDY --over NAME=VALUES ... [settings]", SweepOptions)
+    over, tokens = options.collect(tokens, "over")
+    given, rest = options.parse(tokens, SweepOptions)
+    if not rest or rest[0].startswith("-"):
+        raise UsageError("Name the study first: separatrix sweep STUDY --over NAME=VALUES ... [settings] [options].")
+    slug, rest = rest[0], rest[1:]
+
+    from separatrix.lab import discovery, runtime
+
+    found = discovery.locate(slug)
+    runtime.configure()
+    study = discovery.import_study(found)
+    if help_wanted:
+        return _say(_study_help(study))
+    overrides, rest = options.parse(rest, study.settings)
+    options.reject_rest(rest, [*specs(study.settings), "over", *specs(SweepOptions)])
+    chosen = SweepOptions(**given)
+    settings = study.resolve(chosen.preset, overrides)
+
+    from separatrix.lab import interrupts, sweep
+    from separatrix.lab.progress import notice
+    from separatrix.lab.sweep import axes
+
+    grid = sweep.Grid(
+        study,
+        settings,
+        (*(axes.parse(study.settings, text) for text in over), *sweep.seed_axis(study, settings, chosen.seeds)),
+        Path(chosen.out),
+        chosen.controls,
+        tuple(sorted(set(_chosen(chosen.only)))),
+    )
+    with interrupts.remembered():
+        finished = sweep.sweep(
+            grid,
+            on=chosen.on,
+            workers=chosen.workers,
+            address=chosen.address,
+            retry_failed=chosen.retry_failed,
+            notify=notice,
+        )
+    if finished.reused:
+        notice(f"This sweep was finished before ({finished.manifest['created']}) and is reused.")
+    return _print_sweep(finished, chosen.json)
+
+
+def _print_sweep(finished: Any, as_json: bool) -> int:
+    if as_json:
+        from separatrix.lab.store import json_text
+
+        return _say(json_text({**finished.manifest, "sweep": str(finished.folder)}).rstrip())
+    from separatrix.lab.sweep.show import print_sweep
+
+    print_sweep(finished, sys.stdout)
+    return _say(f"\n{finished.folder}")
+
+
+def _sweep_show(tokens: list[str]) -> int:
+    if _wants_help(tokens):
+        return _say_usage("sweep show SWEEP", SweepShowOptions)
+    given, name = _parse_run_argument(tokens, SweepShowOptions, "sweep show")
+
+    from separatrix.lab.sweep import locate_sweep, maps, open_sweep, show
+
+    chosen = SweepShowOptions(**given)
+    found = open_sweep(locate_sweep(name, Path(chosen.out)))
+    select = options.pairs("select", chosen.select)
+    if chosen.crossing is not None:
+        _need(chosen, "crossing", "quantity", "x")
+        others = [d for d in maps.dimensions(found, chosen.quantity) if d != chosen.x and d not in select]
+        picked = maps.pick(found, chosen.quantity, select, (*others, chosen.x))
+        what = f"{chosen.quantity} = {chosen.crossing:g}"
+        show.print_crossings(maps.crossings(picked, chosen.x, chosen.crossing), what, chosen.x, sys.stdout)
+    if chosen.plot:
+        _need(chosen, "plot", "quantity", "x")
+        _draw_sweep(found, chosen, select)
+    if chosen.to_netcdf:
+        show.write_netcdf(found, Path(chosen.to_netcdf))
+    if chosen.to_csv:
+        show.write_csv(found, Path(chosen.to_csv))
+    if chosen.json or not (chosen.plot or chosen.to_netcdf or chosen.to_csv or chosen.crossing is not None):
+        return _print_sweep(found, chosen.json)
+    return 0
+
+
+def _need(chosen: SweepShowOptions, option: str, *others: str) -> None:
+    for other in others:
+        if not getattr(chosen, other):
+            raise UsageError(f"{option} needs --{other}: say what and along which dimension.")
+
+
+def _draw_sweep(found: Any, chosen: SweepShowOptions, select: dict[str, str]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from separatrix.lab import store
+    from separatrix.lab.sweep import figures
+
+    if Path(chosen.plot).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"plot = {chosen.plot!r} is not allowed: it must end in .png, .pdf or .svg.")
+    contours = [
+        (name, options.level("contour", text)) for name, text in options.pairs("contour", chosen.contour).items()
+    ]
+    if chosen.y:
+        drawn = figures.phase_diagram(found, chosen.quantity, chosen.x, chosen.y, select=select, contours=contours)
+    else:
+        drawn = figures.curves(found, chosen.quantity, chosen.x, by=chosen.by, select=select)
+    with store.writing(Path(chosen.plot)):
+        drawn.savefig(chosen.plot, dpi=160, facecolor="white")
 
 
 def _show(tokens: list[str]) -> int:

@@ -43,7 +43,8 @@ def open_partial(planned: Plan, sizes: Mapping[str, int]) -> dict[str, Any]:
     return journal
 
 
-def _missing(planned: Plan, experiment: Experiment, journal: Mapping[str, Any]) -> list[tuple[int, int]]:
+def missing(planned: Plan, experiment: Experiment, journal: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Bounds of the parts of an experiment that are not on disk."""
     if (planned.partial / planned.data(experiment)).exists():
         return []
     every = budget.parts(experiment.members, journal["part_size"][experiment.name])
@@ -60,11 +61,11 @@ def announce(planned: Plan, journal: Mapping[str, Any], notify: Notify) -> None:
     seconds, memory = 0.0, [0]
     for experiment in planned.experiments:
         size = journal["part_size"][experiment.name]
-        missing = _missing(planned, experiment, journal)
+        absent = missing(planned, experiment, journal)
         every += len(budget.parts(experiment.members, size))
-        done += len(budget.parts(experiment.members, size)) - len(missing)
-        seconds += sum(_seconds(experiment, bounds) for bounds in missing)
-        if missing:
+        done += len(budget.parts(experiment.members, size)) - len(absent)
+        seconds += sum(_seconds(experiment, bounds) for bounds in absent)
+        if absent:
             memory.append(size * experiment.bytes_per_member)
     seconds *= budget.OVERLAP
     bytes_needed = sum(sorted(memory)[-budget.WORKERS :]) + machine.peak_memory()
@@ -74,10 +75,10 @@ def announce(planned: Plan, journal: Mapping[str, Any], notify: Notify) -> None:
 
 def execute(planned: Plan, journal: dict[str, Any]) -> None:
     """Compute the missing parts, :data:`budget.WORKERS` at a time, and join the parts of each experiment."""
-    todo = [(experiment, _missing(planned, experiment, journal)) for experiment in planned.experiments]
-    total = sum(_seconds(experiment, bounds) for experiment, missing in todo for bounds in missing)
+    todo = [(experiment, missing(planned, experiment, journal)) for experiment in planned.experiments]
+    total = sum(_seconds(experiment, bounds) for experiment, absent in todo for bounds in absent)
     with Progress(total) as progress, ThreadPoolExecutor(budget.WORKERS, "part") as pool:
-        jobs = ((experiment, bounds) for experiment, missing in todo for bounds in missing)
+        jobs = ((experiment, bounds) for experiment, absent in todo for bounds in absent)
         stop = threading.Event()
 
         def work(experiment: Experiment, bounds: tuple[int, int]) -> float:
@@ -95,10 +96,10 @@ def execute(planned: Plan, journal: dict[str, Any]) -> None:
         # A few more than there are workers: a short part does not wait for a long one before it.
         under_way = deque(map(submit, itertools.islice(jobs, 2 * budget.WORKERS)))
         try:
-            for experiment, missing in todo:
+            for experiment, absent in todo:
                 if (planned.partial / planned.data(experiment)).exists():
                     continue
-                for bounds in missing:
+                for bounds in absent:
                     with progress.part(experiment.name, _seconds(experiment, bounds)):
                         interrupts.raise_if_pressed()
                         spent = under_way.popleft().result()
@@ -106,7 +107,7 @@ def execute(planned: Plan, journal: dict[str, Any]) -> None:
                     journal["seconds"][experiment.name] = journal["seconds"].get(experiment.name, 0.0) + spent
                     journal["peak_memory"] = max(journal["peak_memory"], machine.peak_memory())
                     store.write_json(planned.partial / "journal.json", journal)
-                _join(planned, experiment, journal)
+                join(planned, experiment, journal)
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)  # what has begun is finished and kept
@@ -117,14 +118,20 @@ def execute(planned: Plan, journal: dict[str, Any]) -> None:
 def _compute(planned: Plan, experiment: Experiment, bounds: tuple[int, int]) -> float:
     """Compute and write one part; returns the seconds of the simulation."""
     began = time.monotonic()
-    dataset = _checked(experiment, experiment.simulate(*bounds), bounds)
+    dataset = experiment.simulate(*bounds)
     spent = time.monotonic() - began
-    store.make_folder(planned.partial / "parts" / experiment.name)
-    store.write_dataset(planned.part(experiment, bounds), dataset)
+    keep(planned, experiment, bounds, dataset)
     return spent
 
 
-def _join(planned: Plan, experiment: Experiment, journal: Mapping[str, Any]) -> None:
+def keep(planned: Plan, experiment: Experiment, bounds: tuple[int, int], dataset: xarray.Dataset) -> None:
+    """Write a finished part."""
+    dataset = _checked(experiment, dataset, bounds)
+    store.make_folder(planned.partial / "parts" / experiment.name)
+    store.write_dataset(planned.part(experiment, bounds), dataset)
+
+
+def join(planned: Plan, experiment: Experiment, journal: Mapping[str, Any]) -> None:
     """Put the parts of an experiment together."""
     every = budget.parts(experiment.members, journal["part_size"][experiment.name])
     whole = planned.partial / planned.data(experiment)

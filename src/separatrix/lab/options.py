@@ -71,15 +71,16 @@ def read(spec: Spec, texts: Sequence[str]) -> Any:
         return None
     try:
         if spec.many:
-            value = tuple(_read_one(spec, text) for joined in texts for text in joined.split(","))
+            value = tuple(read_one(spec, text) for joined in texts for text in joined.split(","))
         else:
-            value = _read_one(spec, texts[0])
+            value = read_one(spec, texts[0])
     except (ValueError, OverflowError):
         raise spec.refuse(given) from None
     return spec.check(value)
 
 
-def _read_one(spec: Spec, text: str) -> Any:
+def read_one(spec: Spec, text: str) -> Any:
+    """One value of a setting from its text; raises ValueError or OverflowError if it cannot be read."""
     if spec.kind is int:
         try:
             return int(text)
@@ -89,6 +90,65 @@ def _read_one(spec: Spec, text: str) -> Any:
                 raise
             return int(number)
     return spec.kind(text)
+
+
+def collect(tokens: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """All values of an option that may be given several times, ``--name VALUE`` or ``--name=VALUE``, and the rest.
+
+    Raises
+    ------
+    SettingError
+        If a value is missing.
+    """
+    values: list[str] = []
+    rest: list[str] = []
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        position += 1
+        if token.startswith(f"--{name}="):
+            values.append(token.partition("=")[2])
+        elif token != f"--{name}":
+            rest.append(token)
+        elif position == len(tokens) or tokens[position].startswith("--"):
+            raise SettingError(f"{name} needs a value: write --{name} NAME=VALUES.")
+        else:
+            values.append(tokens[position])
+            position += 1
+    return values, rest
+
+
+def pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
+    """Entries ``NAME=VALUE`` of an option; ``none`` alone means no entry.
+
+    Raises
+    ------
+    SettingError
+        If a text has no equals sign.
+    """
+    if tuple(texts) == ("none",):
+        return {}
+    for text in texts:
+        if "=" not in text:
+            raise SettingError(f"{name} = {text!r} is not allowed: write NAME=VALUE.")
+    return {key.strip().replace("-", "_"): value.strip() for key, _, value in (text.partition("=") for text in texts)}
+
+
+def level(name: str, text: str) -> float:
+    """A finite number from its text.
+
+    Raises
+    ------
+    SettingError
+        If it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value - value != 0:
+        raise SettingError(f"{name} = {text!r} is not allowed: the level must be a finite number.")
+    return value
 
 
 def reject_rest(rest: Sequence[str], known: Iterable[str], kind: str = "setting") -> None:

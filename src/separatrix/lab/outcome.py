@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     import xarray
 
 
-def finish(planned: Plan, folder: Path, journal: Mapping[str, Any], *, report: bool = True) -> None:
-    """Complete a folder that holds all data: manifest, verdicts and, with ``report``, figures and report."""
-    results = _results(planned, folder)
+def finish(
+    planned: Plan,
+    folder: Path,
+    journal: Mapping[str, Any],
+    *,
+    results: Mapping[str, xarray.Dataset] | None = None,
+    report: bool = True,
+) -> None:
+    """Complete a folder that holds all data: manifest, verdicts and, with ``report``, figures and report.
+
+    ``results`` are the data, for those who have them in memory.
+    """
+    results = _results(planned, folder) if results is None else results
     manifest = {
         "schema": store.SCHEMA,
         "study": planned.study.slug,

@@ -55,8 +55,18 @@ class Plan:
         return self.partial / "parts" / experiment.name / f"{bounds[0]}-{bounds[1]}.zarr"
 
 
-def plan(study: Study, settings: Any, *, out: Path, controls: bool = True, only: Sequence[str] = ()) -> Plan:
+def plan(
+    study: Study,
+    settings: Any,
+    *,
+    out: Path,
+    controls: bool = True,
+    only: Sequence[str] = (),
+    source: str | None = None,
+) -> Plan:
     """Check the settings and work out the experiments and the identity of a run; nothing is written.
+
+    ``source`` is the :func:`source_digest` of the study, for those who have it already.
 
     Raises
     ------
@@ -72,6 +82,6 @@ def plan(study: Study, settings: Any, *, out: Path, controls: bool = True, only:
     if len(set(names)) != len(names):
         raise ValueError(f"{study.slug}: two experiments have the same name.")
     chosen = tuple(sorted(set(only)))
-    source = source_digest(study)
+    source = source_digest(study) if source is None else source
     name = run_hash(study, settings, controls, chosen, source)
     return Plan(study, settings, controls, chosen, selection, warnings, name, out / study.slug / name, source)

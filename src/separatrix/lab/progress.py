@@ -94,3 +94,46 @@ def _bar(total: float):
         transient=True,
     )
     return bar, bar.add_task("starting", total=total or None, left="")
+
+
+class CellProgress:
+    """Bar over the cells of a sweep: done, failed, left, and the time that the rest should take.
+
+    Parameters
+    ----------
+    total
+        Number of cells.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> CellProgress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                BarColumn(),
+                TextColumn("{task.fields[done]} done, {task.fields[failed]} failed, {task.fields[left]} left"),
+                TimeElapsedColumn(),
+                TextColumn("still"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self._total, done=0, failed=0, left=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, *, done: int, failed: int, left: int, total: int) -> None:
+        """Show these counts."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=total - left, done=done, failed=failed, left=left)

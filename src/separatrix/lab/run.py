@@ -96,7 +96,7 @@ def run(
         execution.announce(planned, journal, notify)
         execution.execute(planned, journal)
         outcome.finish(planned, planned.partial, journal)
-        _put_in_place(planned)
+        put_in_place(planned)
     finally:
         lock.__exit__(None, None, None)
     return open_run(planned.folder)
@@ -172,7 +172,8 @@ def report_again(run: Run, study: Study) -> Run:
     return open_run(run.folder)
 
 
-def _put_in_place(planned: Plan) -> None:
+def put_in_place(planned: Plan) -> None:
+    """Give a complete folder its name, in the place of an older one of that name."""
     if planned.folder.exists():
         store.remove(planned.replaced)
         store.rename(planned.folder, planned.replaced)

@@ -69,7 +69,7 @@ def _table(document: dict[str, Any], terminal: bool) -> Table:
 
 def _list(document: dict[str, Any]) -> Group:
     """The same for a narrow terminal, one claim below the other."""
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
