@@ -70,9 +70,9 @@ class SweepShowOptions:
     json: bool = setting(False, "print the manifest as one JSON document")
     to_netcdf: str = setting("", "write the dataset to this NetCDF file")
     to_csv: str = setting("", "write one line for each cell to this CSV file")
-    plot: str = setting("", "draw to this PNG, PDF or SVG file: a phase diagram over x and y, or curves over x")
+    plot: str = setting("", "draw to this PNG, PDF or SVG file: a phase diagram over x and y, curves over x, or dots")
     quantity: str = setting("", "what to draw or to locate: a quantity, or verdict:C2, control_verdict:C2, estimate:C2")
-    x: str = setting("", "dimension along the horizontal axis")
+    x: str = setting("", "dimension along the horizontal axis, or another quantity: one dot for each cell")
     y: str = setting("", "dimension along the vertical axis of a phase diagram")
     by: str = setting("", "dimension that tells curves apart")
     select: tuple[str, ...] = setting(("none",), "values of other dimensions, as NAME=VALUE")
@@ -356,7 +356,7 @@ def _draw_sweep(found: Any, chosen: SweepShowOptions, select: dict[str, str]) ->
 
     matplotlib.use("Agg")
     from separatrix.lab import store
-    from separatrix.lab.sweep import figures
+    from separatrix.lab.sweep import figures, maps
 
     if Path(chosen.plot).suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UsageError(f"plot = {chosen.plot!r} is not allowed: it must end in .png, .pdf or .svg.")
@@ -365,6 +365,8 @@ def _draw_sweep(found: Any, chosen: SweepShowOptions, select: dict[str, str]) ->
     ]
     if chosen.y:
         drawn = figures.phase_diagram(found, chosen.quantity, chosen.x, chosen.y, select=select, contours=contours)
+    elif chosen.x in maps.names(found):
+        drawn = figures.scatter(found, chosen.quantity, chosen.x, by=chosen.by, select=select)
     else:
         drawn = figures.curves(found, chosen.quantity, chosen.x, by=chosen.by, select=select)
     with store.writing(Path(chosen.plot)):

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -224,6 +225,8 @@ def _run_batch(job: Work, batch: Batch) -> list[Row]:
 def _connect(ray: Any, address: str, workers: int | None) -> None:
     import logging
 
+    # Ray forks to start its own processes; they run other programs at once, which is the case that is safe.
+    warnings.filterwarnings("ignore", message=r".*os\.fork\(\) was called", category=RuntimeWarning)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

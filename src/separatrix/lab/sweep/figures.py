@@ -70,7 +70,7 @@ def phase_diagram(
             x_edges, y_edges, values, cmap="RdBu_r" if signed else "viridis",
             norm=TwoSlopeNorm(0, low, high) if signed else None,
         )  # fmt: skip
-        bar = figure.colorbar(mesh, ax=axes)
+        bar = figure.colorbar(mesh, ax=axes, ticks=_signed_ticks(low, high) if signed else None)
     bar.set_label(_words(label(sweep, name)))
     bar.outline.set_visible(False)
     for number, (other, level) in enumerate(contours):
@@ -118,6 +118,49 @@ def curves(sweep: Sweep, name: str, x: str, *, by: str = "", select: Mapping[str
         axes.legend(frameon=False, fontsize=8)
     axes.set_title(_title(sweep, select or {}), fontsize=9)
     return figure
+
+
+def scatter(sweep: Sweep, name: str, against: str, *, by: str = "", select: Mapping[str, str] | None = None) -> Figure:
+    """A quantity against another, one dot for each cell, with its intervals and the line of equality.
+
+    Raises
+    ------
+    UsageError
+        If a name is not in the sweep.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import xarray as xr
+
+    keep = [dimension for dimension in maps.dimensions(sweep, name) if dimension not in (select or {})]
+    picked = maps.pick(sweep, name, select or {}, keep)
+    x = maps.pick(sweep, against, select or {}, [d for d in maps.dimensions(sweep, against) if d in keep])["estimate"]
+    x, estimate, low, high = xr.broadcast(x, picked["estimate"], picked["low"], picked["high"])
+    figure, axes = plt.subplots(figsize=(6.0, 4.6), layout="constrained")
+    groups = enumerate(picked[by].values) if by else [(0, None)]
+    for number, value in groups:
+        at = {by: number} if by else {}
+        flat = [a.isel(at).values.ravel().astype(float) for a in (x, estimate, low, high)]
+        axes.errorbar(
+            flat[0], flat[1], np.abs([flat[1] - flat[2], flat[3] - flat[1]]), fmt="o", markersize=4, elinewidth=1,
+            color=_COLOURS[number % len(_COLOURS)], label=f"{by.replace('_', ' ')} = {value}" if by else None,
+        )  # fmt: skip
+    ends = np.array([float(x.min()), float(x.max())])
+    axes.plot(ends, ends, color="0.4", linewidth=1, zorder=0, label="equality")
+    if ends[0] > 0 and float(estimate.min()) > 0:
+        axes.set(xscale="log", yscale="log")
+    axes.set(xlabel=_words(label(sweep, against)), ylabel=_words(label(sweep, name)))
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(_title(sweep, select or {}), fontsize=9)
+    return figure
+
+
+def _signed_ticks(low: float, high: float) -> list[float]:
+    """Ticks on both sides of zero, where a colour scale has a different slope on each."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = {*MaxNLocator(4).tick_values(low, 0), *MaxNLocator(4).tick_values(0, high)}
+    return sorted(float(tick) for tick in ticks if low <= tick <= high)
 
 
 def label(sweep: Sweep, name: str) -> str:

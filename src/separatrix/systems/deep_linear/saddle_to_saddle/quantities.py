@@ -29,7 +29,7 @@ def quantities(settings: Settings) -> list[Quantity]:
     return [
         Quantity(
             "diffusion_slope",
-            "smallest d ln D / du along the rise, below 0 where a noise peak exists",
+            "smallest slope d ln D / du along the rise (below 0: a noise peak)",
             diffusion_slope,
             needs=("aligned_*_noisy",),
         ),
