@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -292,7 +293,8 @@ def _sweep(tokens: list[str]) -> int:
         chosen.controls,
         tuple(sorted(set(_chosen(chosen.only)))),
     )
-    with interrupts.remembered():
+    # Ray prints what it has to say; standard output is kept for the result.
+    with interrupts.remembered(), contextlib.redirect_stdout(sys.stderr):
         finished = sweep.sweep(
             grid,
             on=chosen.on,

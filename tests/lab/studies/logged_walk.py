@@ -1,6 +1,8 @@
 """A random walk whose parts are logged: the smallest study that can be interrupted."""
 
 import os
+import signal
+import time
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -20,6 +22,8 @@ class Settings:
     figures: bool = setting(False, "draw the paths")
     diverging: int = setting(0, "members that diverge", low=0)
     bytes_per_member: int = setting(0, "memory declared for a member", unit="B", low=0)
+    pause: float = setting(0.0, "time that a part takes at least", unit="s", low=0)
+    fatal_seed: int = setting(-1, "seed with which a simulation kills its process")
     seed: int = setting(0, "seed of all random numbers", low=0)
 
 
@@ -28,10 +32,14 @@ def simulate(settings, name, bias):
         walks = np.stack(
             [np.random.default_rng([settings.seed, m]).normal(bias, 1, STEPS).cumsum() for m in range(start, stop)]
         )
+        time.sleep(settings.pause)
+        if settings.seed == settings.fatal_seed:
+            os.kill(os.getpid(), signal.SIGKILL)
         step = [3 if m < settings.diverging else -1 for m in range(start, stop)]
         if "WALK_LOG" in os.environ:
+            cell = f" {settings.bias} {settings.seed}" if settings.pause else ""
             descriptor = os.open(os.environ["WALK_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, f"{name} {start}-{stop}\n".encode())
+            os.write(descriptor, f"{name} {start}-{stop}{cell}\n".encode())
             os.close(descriptor)
         return xr.Dataset(
             {

@@ -112,9 +112,9 @@ def _spread(text: str, spec: Spec, first: str, last: str, count: str, *, log: bo
         )
     shares = [k / (number - 1) if number > 1 else 0.0 for k in range(number)]
     if log:
-        values = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
+        values = [math.exp((1 - share) * math.log(low) + share * math.log(high)) for share in shares]
     else:
-        values = [low + share * (high - low) for share in shares]
+        values = [(1 - share) * low + share * high for share in shares]
     # The ends are what was typed, and the others short decimals where that is what was meant.
     values = [float(f"{value:.12g}") for value in values]
     if spec.kind is int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -100,7 +100,7 @@ def _compute(
     missing = [cell for cell in range(grid.size) if str(cell) not in failures]
     seconds = _seconds(grid, missing)
     at_once = 1 if on == "inline" else workers or machine.usable_cores()
-    batches = list(_batches(missing, seconds, at_once))
+    batches = _batches(missing, seconds, at_once)
     notify(
         f"{grid.size} cells, {len(missing)} to look at, in {len(batches)} batches; at most "
         f"{budget.in_time(seconds * len(missing) / at_once)}, less where cells share launches or are there already."
@@ -139,12 +139,12 @@ def _seconds(grid: Grid, cells: Sequence[int]) -> float:
     return max(expected, default=0.0)
 
 
-def _batches(cells: Sequence[int], seconds: float, workers: int) -> Iterable[Sequence[int]]:
+def _batches(cells: Sequence[int], seconds: float, workers: int) -> list[executors.Batch]:
     """Consecutive cells: enough of them to share launches, few enough to keep all workers busy to the end."""
     most = BATCH_CELLS if seconds <= 0 else max(1, min(BATCH_CELLS, int(BATCH_SECONDS / seconds)))
     if workers > 1:
         most = max(1, min(most, -(-len(cells) // (2 * workers))))
-    return [cells[start : start + most] for start in range(0, len(cells), most)]
+    return [tuple(cells[start : start + most]) for start in range(0, len(cells), most)]
 
 
 def _save_failures(grid: Grid, table: Table) -> None:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,10 +29,10 @@ from separatrix.lab.settings import specs
 from separatrix.lab.sweep.cells import Row, compute
 from separatrix.lab.sweep.grid import Grid
 
-Batch = Sequence[int]
+Batch = tuple[int, ...]
 NAMES = ("inline", "processes", "ray")
-#: A batch whose worker dies this often is given up: it is the batch that kills.
-TRIES = 3
+#: A cell whose worker dies this often is given up: it is the cell that kills.
+TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -122,48 +122,48 @@ def shares(workers: int) -> list[list[int]]:
 def processes(grid: Grid, batches: Sequence[Batch], workers: int | None = None) -> Iterator[Row]:
     """Compute batches in ``workers`` processes of this machine, one for each usable core by default.
 
-    A batch whose process is killed is computed again in a new one; after :data:`TRIES` times its cells are computed one
-    by one, and those that kill their process again fail.
+    Batches under way when a process is killed are computed again one by one, so that it shows which of them kills; a
+    cell that has killed :data:`TRIES` processes on its own fails.
     """
     workers = workers or machine.usable_cores()
     job = work(grid)
-    waiting = deque((batch, 0) for batch in batches)
-    while waiting:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            workers, context, _start_worker, (shares(workers), context.Value("i", 0), os.getpid())
-        )
-        under_way: dict[Future, tuple[Batch, int]] = {}
+    waiting, suspects = deque(batches), deque[Batch]()
+    deaths: Counter[Batch] = Counter()
+    while waiting or suspects:
+        alone = bool(suspects)
+        under_way: dict[Future, Batch] = {}
         try:
-            while waiting or under_way:
-                while waiting and len(under_way) < 2 * workers:
-                    batch, tries = waiting.popleft()
-                    under_way[pool.submit(job, batch)] = (batch, tries)
-                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    rows = future.result()  # raises where the process has died
-                    del under_way[future]
-                    yield from rows
+            with _pool(1 if alone else workers) as pool:
+                queue = suspects if alone else waiting
+                while queue or under_way:
+                    while queue and len(under_way) < (1 if alone else 2 * workers):
+                        batch = queue.popleft()
+                        under_way[pool.submit(job, batch)] = batch
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        rows = future.result()  # raises where a process has died
+                        del under_way[future]
+                        yield from rows
         except BrokenProcessPool:
-            # Nobody says which process died: all batches under way may have been its.
-            waiting.extendleft(again for lost in under_way.values() for again in _again(*lost))
-            yield from _given_up(waiting)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for batch in under_way.values():
+                deaths[batch] += alone
+                if deaths[batch] < (TRIES if len(batch) == 1 else 1):
+                    suspects.append(batch)
+                elif len(batch) > 1:
+                    suspects.extend((cell,) for cell in batch)
+                else:
+                    reason = f"its process was killed {TRIES} times; is there too little memory?"
+                    yield from (Row(cell, reason=reason) for cell in batch)
 
 
-def _again(batch: Batch, tries: int) -> list[tuple[Batch, int]]:
-    if tries + 1 < TRIES or len(batch) == 1:
-        return [(batch, tries + 1)]
-    return [((cell,), tries) for cell in batch]
-
-
-def _given_up(waiting: deque[tuple[Batch, int]]) -> Iterator[Row]:
-    lost = [entry for entry in waiting if entry[1] > TRIES]
-    for entry in lost:
-        waiting.remove(entry)
-        for cell in entry[0]:
-            yield Row(cell, reason=f"its process was killed {entry[1]} times; is there too little memory?")
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (shares(workers), context.Value("i", 0), os.getpid()))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 # -- Ray --------------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def ray_cluster(grid: Grid, batches: Sequence[Batch], address: str = "", workers
         job = ray.put(work(grid))
         at_once = 2 * (workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
         remaining = iter(batches)
-        under_way = {task.remote(job, list(batch)): batch for batch in itertools.islice(remaining, at_once)}
+        under_way = {task.remote(job, batch): batch for batch in itertools.islice(remaining, at_once)}
         while under_way:
             (first, *_), _ = ray.wait(list(under_way), num_returns=1)
             batch = under_way.pop(first)
@@ -212,7 +212,7 @@ def ray_cluster(grid: Grid, batches: Sequence[Batch], address: str = "", workers
             except RayError as error:
                 for cell in batch:
                     yield Row(cell, reason=f"its worker was lost {TRIES + 1} times ({type(error).__name__})")
-            under_way |= {task.remote(job, list(batch)): batch for batch in itertools.islice(remaining, 1)}
+            under_way |= {task.remote(job, batch): batch for batch in itertools.islice(remaining, 1)}
     finally:
         if started:
             ray.shutdown()

@@ -74,7 +74,7 @@ def phase_diagram(
     bar.set_label(_words(label(sweep, name)))
     bar.outline.set_visible(False)
     for number, (other, level) in enumerate(contours):
-        line = maps.pick(sweep, other, select or {}, (y, x))["estimate"].values
+        line = maps.pick(sweep, other, _known(sweep, other, select), (y, x))["estimate"].values
         style = _LINES[number % len(_LINES)]
         if min(line.shape) > 1:
             axes.contour(x_at, y_at, line, [level], colors="black", linestyles=style, linewidths=1.4)
@@ -134,7 +134,8 @@ def scatter(sweep: Sweep, name: str, against: str, *, by: str = "", select: Mapp
 
     keep = [dimension for dimension in maps.dimensions(sweep, name) if dimension not in (select or {})]
     picked = maps.pick(sweep, name, select or {}, keep)
-    x = maps.pick(sweep, against, select or {}, [d for d in maps.dimensions(sweep, against) if d in keep])["estimate"]
+    others = [dimension for dimension in maps.dimensions(sweep, against) if dimension in keep]
+    x = maps.pick(sweep, against, _known(sweep, against, select), others)["estimate"]
     x, estimate, low, high = xr.broadcast(x, picked["estimate"], picked["low"], picked["high"])
     figure, axes = plt.subplots(figsize=(6.0, 4.6), layout="constrained")
     groups = enumerate(picked[by].values) if by else [(0, None)]
@@ -153,6 +154,12 @@ def scatter(sweep: Sweep, name: str, against: str, *, by: str = "", select: Mapp
     axes.legend(frameon=False, fontsize=8)
     axes.set_title(_title(sweep, select or {}), fontsize=9)
     return figure
+
+
+def _known(sweep: Sweep, name: str, select: Mapping[str, str] | None) -> dict[str, str]:
+    """The values that are chosen of dimensions which this quantity has."""
+    known = maps.dimensions(sweep, name)
+    return {dimension: value for dimension, value in (select or {}).items() if dimension in known}
 
 
 def _signed_ticks(low: float, high: float) -> list[float]:
