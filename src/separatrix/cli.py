@@ -99,8 +99,13 @@ def _complain(sentence: object, code: int) -> int:
 
 
 def _dispatch(tokens: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run, "show": _show, "report": _report}
-    verbs |= {"gallery": _gallery}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "run": _run,
+        "show": _show,
+        "report": _report,
+        "gallery": _gallery,
+    }
     if not tokens or tokens[0] in ("-h", "--help", "help"):
         return _say(_MAIN_HELP)
     if tokens[0] == "--version":

@@ -48,18 +48,22 @@ def summary_curves(run: RunEntry, notify: Callable[[str], None]) -> list[dict[st
         panels = list(itertools.islice(_panels(name, dataset), PANELS))
         if panels:
             sources.append(panels)
-    chosen, numbers = [], 0
-    for panel in _in_turns(sources):
-        size = len(panel["time"]) * (1 + 3 * len(panel["lines"]))
-        if len(chosen) < PANELS and numbers + size <= NUMBERS:
-            chosen.append(panel)
-            numbers += size
-    return chosen
+    return _fitting(sources)
 
 
-def _in_turns(sources: Sequence[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _fitting(sources: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """As many panels as the bounds allow, taken from the experiments in turns; in the order of the experiments."""
+    chosen: list[list[dict[str, Any]]] = [[] for _ in sources]
+    count = numbers = 0
     for row in itertools.zip_longest(*sources):
-        yield from (panel for panel in row if panel is not None)
+        for place, panel in zip(chosen, row, strict=True):
+            if panel is None:
+                continue
+            size = len(panel["time"]) * (1 + 3 * len(panel["lines"]))
+            if count < PANELS and numbers + size <= NUMBERS:
+                place.append(panel)
+                count, numbers = count + 1, numbers + size
+    return [panel for panels in chosen for panel in panels]
 
 
 def _panels(experiment: str, dataset: xarray.Dataset) -> Iterator[dict[str, Any]]:

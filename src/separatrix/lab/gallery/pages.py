@@ -59,24 +59,51 @@ class StudyPages:
         """Runs that the comparison offers; a cell of a large sweep can still be named in the address."""
         return list(self.entry.runs) if len(self.entry.runs) <= LISTED else self.listed
 
-    @functools.cached_property
-    def varied(self) -> list[str]:
-        """Settings that are not the same in all runs."""
-        values: dict[str, set[str]] = {}
-        for run in self.entry.runs:
-            for name, value in run.settings.items():
-                values.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
-        return [name for name, found in values.items() if len(found) > 1]
-
     def description(self, run: RunEntry) -> str:
-        """What sets a run apart from the others of its study."""
-        texts = [f"{name} = {value_text(run.settings[name])}" for name in self.varied if name in run.settings]
-        return ", ".join(texts) or "the only settings"
+        """What sets a run apart: from the runs it is listed with or, where nothing does, from the default settings."""
+        varied = self._varied_listed if run.hash in self._listed_hashes else self._varied
+        changed = self.about.changed(run)
+        if varied or changed is None:
+            return settings_text({name: run.settings[name] for name in varied if name in run.settings})
+        return settings_text(changed) or "default settings"
+
+    @functools.cached_property
+    def _listed_hashes(self) -> frozenset[str]:
+        return frozenset(run.hash for run in self.listed)
+
+    @functools.cached_property
+    def _varied(self) -> list[str]:
+        return varied_settings(self.entry.runs)
+
+    @functools.cached_property
+    def _varied_listed(self) -> list[str]:
+        return varied_settings(self.listed)
+
+    @functools.cached_property
+    def _sweeps_of_runs(self) -> dict[str, list[str]]:
+        table: dict[str, list[str]] = {}
+        for sweep in self.entry.sweeps:
+            for run in dict.fromkeys(sweep.runs):
+                table.setdefault(run, []).append(sweep.name)
+        return table
+
+    def sweeps_of(self, run: RunEntry) -> list[str]:
+        """Names of the sweeps of which a run is a cell."""
+        return self._sweeps_of_runs.get(run.hash, [])
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Key words of the study."""
         return self.about.topics
+
+
+def varied_settings(runs: Sequence[RunEntry]) -> list[str]:
+    """Settings that are not the same in all runs."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for name, value in run.settings.items():
+            values.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
+    return [name for name, found in values.items() if len(found) > 1]
 
 
 def arrange(entry: StudyEntry, about: About) -> StudyPages:
@@ -113,15 +140,12 @@ def report_page(study: StudyPages, run: RunEntry, report: str) -> str:
 
 def run_page(study: StudyPages) -> str:
     """The one page of all runs without a report; it finds the run in its address."""
-    meaning = study.about.settings
-    sweeps = [sweep.name for sweep in study.entry.sweeps]
-    return _render("run.html", study=study, data={"settings": meaning, "sweeps": sweeps}, root="../")
+    return _render("run.html", study=study, data={"settings": study.about.settings}, root="../")
 
 
 def compare_page(study: StudyPages) -> str:
     """The page that compares two runs of a study."""
-    pages = {run.hash: run_link(run) for run in study.selectable}
-    return _render("compare.html", study=study, data={"settings": study.about.settings, "pages": pages}, root="../")
+    return _render("compare.html", study=study, data={"settings": study.about.settings}, root="../")
 
 
 def sweep_page(study: StudyPages, sweep: Sweep) -> str:
@@ -142,6 +166,7 @@ def run_data(study: StudyPages, run: RunEntry, curves: Sequence[Mapping[str, Any
         "description": study.description(run),
         "page": run_link(run),
         "report": run.report is not None,
+        "sweeps": study.sweeps_of(run),
         "settings": run.settings,
         "claims": run.claims,
         "experiments": run.experiments,
@@ -171,6 +196,11 @@ def value_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def settings_text(values: Mapping[str, Any]) -> str:
+    """Settings in one line."""
+    return ", ".join(f"{name} = {value_text(value)}" for name, value in values.items())
+
+
 def day(created: str) -> str:
     """The day and the minute of a time stamp in ISO format."""
     return created[:16].replace("T", " ")
@@ -198,6 +228,7 @@ def _environment() -> jinja2.Environment:
         "region": document.region,
         "in_time": budget.in_time,
         "value": value_text,
+        "in_line": settings_text,
         "day": day,
         "link": run_link,
         "embedded": lambda content: Markup(embedded(content)),  # safe in a script element

@@ -42,10 +42,8 @@ def until_interrupted(server: http.server.ThreadingHTTPServer) -> None:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files only; a request that names another host comes from a page that pretends to be this one."""
 
-    server: http.server.ThreadingHTTPServer
-
     def send_head(self) -> Any:
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         allowed = {f"{name}{suffix}" for name in (HOST, "localhost") for suffix in ("", f":{port}")}
         if self.headers.get("Host") not in allowed:
             self.send_error(HTTPStatus.FORBIDDEN, "Only this machine is served")

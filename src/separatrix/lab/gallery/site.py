@@ -101,7 +101,9 @@ def build(runs: Path, out: Path | None = None, notify: Callable[[str], None] = l
                 shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(f"Cannot write the gallery {str(target)!r} ({reason}): what was there is unchanged.") from error
+        raise StoreError(
+            f"Cannot write the gallery {str(target)!r} ({reason}): what was there is unchanged."
+        ) from error
     count = sum(len(study.entry.runs) for study in studies)
     return Site(target, len(studies), count, sum(len(study.entry.sweeps) for study in studies))
 

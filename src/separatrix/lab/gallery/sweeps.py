@@ -170,5 +170,6 @@ def _measured(
 def rounded(array: np.ndarray) -> list[float | None]:
     """Flat list with a few significant digits, None for what is not finite: a page is no archive."""
     return [
-        float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in array.ravel().astype(float).tolist()
+        float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+        for value in array.ravel().astype(float).tolist()
     ]

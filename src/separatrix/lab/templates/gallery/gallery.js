@@ -286,7 +286,7 @@ const separatrix = (() => {
       try {
         const run = await load(hash);
         document.title = `Run ${hash.slice(0, 8)} · Separatrix`;
-        place.replaceChildren(...runContent(run, data));
+        place.replaceChildren(...runContent(run, data).flat());
       } catch (error) {
         place.replaceChildren(html("h1", {}, "No such run"), html("p", { class: "notice" }, error.message));
       }
@@ -302,12 +302,13 @@ const separatrix = (() => {
         html("td", { "data-label": "Meaning" }, about.help || ""));
     });
     const link = run.report ? html("p", {}, html("a", { href: run.page }, "Full report of this run")) : html("div", { class: "notice" },
-      html("p", {}, "This run has no report yet. This command judges its claims again, draws its figures and writes the report; then build the gallery again:"),
+      html("p", {}, "This run has no report yet. This command judges its claims again, draws its figures and writes the report (add --out FOLDER if the runs do not lie in the folder runs); then build the gallery again:"),
       html("pre", {}, html("code", {}, `separatrix report ${run.hash}`)));
     return [
       html("p", { class: "kicker" }, run.study),
       html("h1", {}, `Run ${run.hash}`),
-      html("p", { class: "muted" }, `${run.description}. Begun ${run.created.slice(0, 16).replace("T", " ")}.`),
+      html("p", { class: "muted" }, [run.description, `begun ${run.created.slice(0, 16).replace("T", " ")}`].filter(Boolean).join("; ")),
+      run.sweeps.map((name) => html("p", {}, "A cell of ", html("a", { href: `${name}.html` }, name))),
       ...run.warnings.map((text) => html("p", { class: "notice" }, text)),
       link,
       html("h2", {}, "Verdicts"), claimTable(run.claims),
@@ -372,7 +373,7 @@ const separatrix = (() => {
       runs.forEach((run, side) => {
         const list = lists[side ? "b" : "a"];
         if (![...list.options].some((option) => option.value === run.hash))
-          list.append(html("option", { value: run.hash }, `${run.hash.slice(0, 8)} · ${run.description}`));
+          list.append(html("option", { value: run.hash }, `${run.hash} · ${run.description}`));
         list.value = run.hash;
       });
       draw();
@@ -425,7 +426,7 @@ const separatrix = (() => {
         form.replaceChildren();
         const without = runs.filter((run) => !run.report).map((run) => `separatrix report ${run.hash}`);
         place.replaceChildren(html("p", { class: "muted" }, without.length
-          ? "Curves are prepared for runs that have a report. These commands make the reports that are missing; then build the gallery again:"
+          ? "Curves are prepared for runs that have a report. These commands make the reports that are missing (with --out FOLDER if the runs do not lie in the folder runs); then build the gallery again:"
           : "These runs recorded nothing along time."), without.length ? html("pre", {}, html("code", {}, without.join("\n"))) : "");
         return;
       }
@@ -504,6 +505,13 @@ const separatrix = (() => {
   const STATUS = { 1: "done", 2: "failed", 0: "left" };
   const WORDS = { none: "not available", failed: "failed", left: "not computed yet", done: "done" };
   const word = (name) => WORDS[name] || name;
+  // A control has done its duty when it fails: what is good has the same colour in both diagrams.
+  const CONTROLS = {
+    fails: { kind: "holds", symbol: "✗", text: "fails, as it must" },
+    undecided: { kind: "undecided", symbol: "?", text: "undecided: shows nothing" },
+    holds: { kind: "fails", symbol: "✓", text: "holds: shows nothing" },
+    none: { kind: "none", symbol: "–", text: "not available" },
+  };
   // viridis, which also orders by lightness
   const COLOURS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
   function colour(share) {
@@ -631,11 +639,13 @@ const separatrix = (() => {
     function look(indices) {
       const quantity = current();
       const status = statusOf(indices);
-      if (quantity.kind === "status") return { kind: { done: "holds", failed: "failed", left: "left" }[status], text: word(status) };
-      if (status !== "done") return { kind: status, text: word(status) };
+      const named = (name, kind = name) => ({ kind, symbol: SYMBOLS[name], text: word(name) });
+      if (quantity.kind === "status") return named(status, status === "done" ? "holds" : status);
+      if (status !== "done") return named(status);
       const value = read(quantity, indices);
-      if (quantity.kind === "verdict") return { kind: VERDICTS[value], text: word(VERDICTS[value]) };
-      return value === null ? { kind: "none", text: word("none") } : { kind: "value", value, text: withUnit(number(value), quantity.unit) };
+      if (quantity.id === "control_verdict") return CONTROLS[VERDICTS[value]];
+      if (quantity.kind === "verdict") return named(VERDICTS[value]);
+      return value === null ? named("none") : { kind: "value", value, symbol: "", text: withUnit(number(value), quantity.unit) };
     }
 
     function draw() {
@@ -682,10 +692,10 @@ const separatrix = (() => {
           const cell = { node, box, indices, seen, page, rank, number: number_ };
           node.cell = cell;
           row.append(node);
-          if (roomy && seen.kind in SYMBOLS && Math.min(box.width, box.height) >= 12)
+          if (roomy && seen.symbol && Math.min(box.width, box.height) >= 12)
             symbols.push(svg("text", { class: `symbol ${seen.kind}`, x: box.x + box.width / 2, y: box.y + box.height / 2,
               "font-size": Math.min(box.width, box.height, 34) * 0.55, "aria-hidden": "true" },
-            quantity.kind === "status" && seen.kind === "holds" ? SYMBOLS.done : SYMBOLS[seen.kind]));
+            seen.symbol));
           return cell;
         });
         body.append(row);
@@ -744,17 +754,16 @@ const separatrix = (() => {
     function drawKey() {
       const quantity = current();
       const place = byId("key");
-      const used = new Set(grid.flat().map((cell) => cell.seen.kind));
-      const wanted = (quantity.kind === "verdict" ? ["holds", "undecided", "fails", "none", "failed", "left"] : ["none", "failed", "left"])
-        .filter((name) => (quantity.kind === "verdict" && ["holds", "undecided", "fails"].includes(name)) || used.has(name));
-      const legend = quantity.kind === "status" ? [["holds", "done"], ["failed", "failed"], ["left", "not computed yet"]]
-        : wanted.map((name) => [name, word(name)]);
+      const seen = new Map(grid.flat().map((cell) => [cell.seen.text, cell.seen]));
+      const always = { verdict: ["holds", "undecided", "fails"].map((name) => ({ kind: name, symbol: SYMBOLS[name], text: word(name) })),
+        control_verdict: [CONTROLS.fails, CONTROLS.undecided, CONTROLS.holds] }[quantity.id] || [];
+      const legend = [...always, ...[...seen.values()].filter((one) => one.symbol && !always.some((other) => other.text === one.text))];
       const parts = [];
       if (quantity.kind === "number") parts.push(colourBar(quantity, range(), Math.min(byId("map").clientWidth, 420)));
-      if (legend.length) parts.push(html("ul", { class: "legend", "aria-label": "Legend" }, legend.map(([name, text]) => html("li", {},
+      if (legend.length) parts.push(html("ul", { class: "legend", "aria-label": "Legend" }, legend.map((one) => html("li", {},
         svg("svg", { class: "plot", viewBox: "0 0 20 20", "aria-hidden": "true" },
-          svg("rect", { class: `cell ${name}`, x: 1, y: 1, width: 18, height: 18 }),
-          svg("text", { class: `symbol ${name}`, x: 10, y: 10, "font-size": 12 }, quantity.kind === "status" && name === "holds" ? SYMBOLS.done : SYMBOLS[name])), text))));
+          svg("rect", { class: `cell ${one.kind}`, x: 1, y: 1, width: 18, height: 18 }),
+          svg("text", { class: `symbol ${one.kind}`, x: 10, y: 10, "font-size": 12 }, one.symbol)), one.text))));
       place.replaceChildren(...parts);
     }
     function colourBar(quantity, scale, width) {
@@ -810,7 +819,7 @@ const separatrix = (() => {
       const lines = grid.map((cells) => html("tr", {},
         html("th", { scope: "row" }, state.y === null ? quantity.label : dimensionText(state.y, cells[0].indices[state.y])),
         cells.map((cell) => {
-          const text = cell.seen.kind in SYMBOLS ? `${SYMBOLS[cell.seen.kind]} ${cell.seen.text}` : cell.seen.text;
+          const text = `${cell.seen.symbol} ${cell.seen.text}`.trim();
           return html("td", { class: "num" }, cell.page ? html("a", { href: cell.page }, text) : text);
         })));
       body.replaceChildren(html("table", {}, html("caption", {}, byId("map-title").textContent), html("thead", {}, head), html("tbody", {}, lines)));
@@ -855,7 +864,7 @@ const separatrix = (() => {
         fact("verdict", badge(read(quantities.get("verdict"), indices)));
         fact("estimate", number(read(estimate, indices)));
         fact("interval", interval(ends));
-        fact("control", badge(read(quantities.get("control_verdict"), indices)));
+        fact("control", CONTROLS[VERDICTS[read(quantities.get("control_verdict"), indices)]].text);
         nodes.push(html("p", { class: "statement" }, claims.get(id) || ""));
         said.push(`estimate ${number(read(estimate, indices))}, interval ${interval(ends)}`);
       } else if (status === "done" && quantity.kind === "number") {

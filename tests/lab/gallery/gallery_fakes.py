@@ -8,6 +8,9 @@ import xarray as xr
 
 from separatrix.lab import store
 
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }}"
+TITLE = "A made-up study"
+
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
 )
@@ -32,7 +35,16 @@ def claim(name, verdict="holds", control="fails", estimate=1.0, statement="It is
     }
 
 
-def run(folder, *, claims=(), title="A made-up study", created="2030-01-01T00:00:00+00:00", report=None, data=None, **settings):
+def run(
+    folder,
+    *,
+    claims=(),
+    title=TITLE,
+    created="2030-01-01T00:00:00+00:00",
+    report=None,
+    data=None,
+    **settings,
+):
     """A finished run; with the text of a report, and with a figure beside it, if ``report`` is given."""
     folder.mkdir(parents=True)
     study, name = folder.parent.name, folder.name
@@ -76,7 +88,7 @@ RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 DEPTHS = [2, 3, 4]
 
 
-def sweep(folder, *, rates=RATES, depths=DEPTHS, title="A made-up study", cells=True, log=True, reason="It was too large."):
+def sweep(folder, *, rates=RATES, depths=DEPTHS, title=TITLE, cells=True, log=True, reason="It was too large."):
     """A sweep over learning rate and depth: the last cell has failed, the one before is left, the others are done.
 
     ``cells`` also makes their run folders, without reports.
