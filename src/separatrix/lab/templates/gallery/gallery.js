@@ -726,18 +726,6 @@ const separatrix = (() => {
       if (state.y !== null) picture.append(axisLabel(axisTitle(state.y), 14, (frame.top + frame.bottom) / 2, true));
       const marks = svg("g", { "aria-hidden": "true", class: "marks" });
       picture.append(marks);
-      picture.addEventListener("pointerover", (event) => event.target.cell && event.pointerType !== "touch" && select(event.target.cell, false));
-      picture.addEventListener("focusin", (event) => event.target.cell && select(event.target.cell, true));
-      picture.addEventListener("pointerdown", (event) => {
-        // a finger cannot hover: its first touch reads the cell, the second opens the run
-        touched = { touch: event.pointerType === "touch", again: event.target.cell !== undefined && sameCell(event.target.cell) };
-      });
-      picture.addEventListener("click", (event) => {
-        if (!event.target.cell) return;
-        if (touched?.touch && !touched.again) select(event.target.cell, true);
-        else open(event.target.cell);
-      });
-      picture.addEventListener("keydown", onKey);
       place.replaceChildren(picture);
       const chosen = (state.cell && grid.flat().find(sameCell)) || grid[0][0];
       chosen.node.setAttribute("tabindex", 0);
@@ -919,6 +907,20 @@ const separatrix = (() => {
       event.preventDefault();
     }
 
+    // on the element around the diagram: an SVG element that listens to focus becomes a stop of the Tab key itself
+    const map = byId("map");
+    map.addEventListener("pointerover", (event) => event.target.cell && event.pointerType !== "touch" && select(event.target.cell, false));
+    map.addEventListener("focusin", (event) => event.target.cell && select(event.target.cell, true));
+    map.addEventListener("pointerdown", (event) => {
+      // a finger cannot hover: its first touch reads the cell, the second opens the run
+      touched = { touch: event.pointerType === "touch", again: event.target.cell !== undefined && sameCell(event.target.cell) };
+    });
+    map.addEventListener("click", (event) => {
+      if (!event.target.cell) return;
+      if (touched?.touch && !touched.again) select(event.target.cell, true);
+      else open(event.target.cell);
+    });
+    map.addEventListener("keydown", onKey);
     byId("as-table").addEventListener("toggle", drawTable);
     byId("choices").addEventListener("submit", (event) => event.preventDefault());
     window.addEventListener("hashchange", () => { if (address().has("show")) { follow(); draw(); } });
