@@ -22,10 +22,10 @@ def test_a_curve_is_the_median_with_the_central_half(tmp_path, notices):
     time = np.array(loss["time"])
     assert len(time) == curves.POINTS <= 200
     assert (time[0], time[-1]) == (0.0, 149.5)
-    (line,) = loss["lines"]
-    np.testing.assert_allclose(line["median"], 2 * time + 1.0 + 1.5, rtol=1e-4)
-    np.testing.assert_allclose(line["low"], 2 * time + 1.0 + 0.75, rtol=1e-4)
-    np.testing.assert_allclose(line["high"], 2 * time + 1.0 + 2.25, rtol=1e-4)
+    (line,) = loss["lines"]  # with four digits
+    np.testing.assert_allclose(line["median"], 2 * time + 1.0 + 1.5, rtol=5e-4)
+    np.testing.assert_allclose(line["low"], 2 * time + 1.0 + 0.75, rtol=5e-4)
+    np.testing.assert_allclose(line["high"], 2 * time + 1.0 + 2.25, rtol=5e-4)
 
 
 def test_values_that_are_not_finite_are_left_out_of_the_median(tmp_path, notices):

@@ -17,10 +17,11 @@ from separatrix.lab.gallery.sweeps import rounded
 if TYPE_CHECKING:
     import xarray
 
-POINTS = 120  # sharp enough for the few hundred pixels of a plot
+POINTS = 100  # sharp enough for the few hundred pixels of a plot
 LINES = 4  # entries of a further dimension, for example the first modes
-PANELS = 96
+PANELS = 200
 NUMBERS = 100_000  # about 700 kB of text
+_DIGITS = 4
 _LEAST_POINTS = 5
 
 
@@ -93,7 +94,10 @@ def _panels(experiment: str, dataset: xarray.Dataset) -> Iterator[dict[str, Any]
             "quantity": str(name),
             "unit": str(variable.attrs.get("units", "")),
             "lines": [
-                {"label": label, **{key: rounded(curve) for key, curve in zip(_KEYS, lines[:, line], strict=True)}}
+                {
+                    "label": label,
+                    **{key: rounded(curve, _DIGITS) for key, curve in zip(_KEYS, lines[:, line], strict=True)},
+                }
                 for line, label in enumerate(labels)
             ],
         }

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import xarray
 
 SCHEMA = 1
-_DIGITS = 5  # one more than a page shows
 _CODES = {"verdict": (-2, 1), "status": (0, 2)}
 
 
@@ -167,9 +166,8 @@ def _measured(
     return quantity
 
 
-def rounded(array: np.ndarray) -> list[float | None]:
-    """Flat list with a few significant digits, None for what is not finite: a page is no archive."""
+def rounded(array: np.ndarray, digits: int = 5) -> list[float | None]:
+    """Flat list with ``digits`` significant digits, None for what is not finite: a page is no archive."""
     return [
-        float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-        for value in array.ravel().astype(float).tolist()
+        float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in array.ravel().astype(float).tolist()
     ]

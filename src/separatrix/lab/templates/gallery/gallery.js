@@ -410,7 +410,7 @@ const separatrix = (() => {
     function measured(claim) {
       return html("div", {}, verdict(claim.verdict), html("br"),
         html("span", { class: "num" }, `${withUnit(number(claim.estimate), claim.unit)} ${interval(claim.interval)}`), html("br"),
-        html("span", { class: "muted" }, `control ${claim.control_verdict || "not run"}`));
+        html("span", { class: "muted" }, "control "), control(claim.control_verdict));
     }
     const key = (panel) => `${panel.experiment} · ${panel.quantity}`;
 
@@ -521,12 +521,14 @@ const separatrix = (() => {
   }
 
   // Where the entries of a dimension lie between two pixels: a number at its value, a text in a band of its own.
+  // Returns the bands in order, and where any number lies (null for texts).
   function bands(dim, from, to) {
     const count = dim.values.length;
     const order = [...dim.values.keys()];
     const place = dim.log ? Math.log : (value) => value;
     let edges = order.map((index) => index / count).concat(1);
     let centres = order.map((index) => (index + 0.5) / count);
+    let at = null;
     if (dim.numeric && count > 1) {
       order.sort((a, b) => dim.values[a] - dim.values[b]);
       const points = order.map((index) => place(dim.values[index]));
@@ -535,10 +537,28 @@ const separatrix = (() => {
         const outer = [points[0] - gaps[0] / 2, ...gaps.map((gap, index) => points[index] + gap / 2), points[count - 1] + gaps[count - 2] / 2];
         const share = (point) => (point - outer[0]) / (outer[count] - outer[0]);
         [edges, centres] = [outer.map(share), points.map(share)];
+        at = (value) => pixel(share(place(value)));
       }
     }
     const pixel = (share) => from + share * (to - from);
-    return order.map((index, rank) => ({ index, from: pixel(edges[rank]), to: pixel(edges[rank + 1]), centre: pixel(centres[rank]) }));
+    const all = order.map((index, rank) => ({ index, from: pixel(edges[rank]), to: pixel(edges[rank + 1]), centre: pixel(centres[rank]) }));
+    return { all, at };
+  }
+
+  // Labels of an axis: every entry if there is room for all, otherwise round numbers or, for texts, as many as fit.
+  function labels(dim, { all, at }, text, room, most) {
+    const every = all.map((band) => ({ place: band.centre, text: text(dim.values[band.index]) }));
+    const gap = (list) => Math.min(Infinity, ...list.slice(1).map((label, index) => Math.abs(label.place - list[index].place)));
+    const width = Math.max(...every.map((label) => room(label.text)));
+    if (gap(every) >= width) return every;
+    if (at !== null) {
+      const values = all.map((band) => dim.values[band.index]);
+      const ticks = (dim.log ? logTicks : linearTicks)(values[0], values.at(-1), most);
+      if (ticks.length > 1) return ticks.map((value) => ({ place: at(value), text: text(value) }));
+    }
+    const kept = [];
+    for (const label of every) if (!kept.length || Math.abs(label.place - kept.at(-1).place) >= width) kept.push(label);
+    return kept;
   }
 
   function sweepPage() {
@@ -666,15 +686,17 @@ const separatrix = (() => {
       const count = rows().length;
       const height = 62 + (state.y === null ? 70 : Math.min(Math.max(width * 0.55, 34 * Math.min(count, 12)), 460));
       const frame = { left, right: width - 10, top: 8, bottom: height - 54 };
-      const columns = bands(data.dims[state.x], frame.left, frame.right);
-      const lines = state.y === null ? [{ index: 0, from: frame.bottom, to: frame.top, centre: (frame.top + frame.bottom) / 2 }]
+      const across = bands(data.dims[state.x], frame.left, frame.right);
+      const up = state.y === null ? { all: [{ index: 0, from: frame.bottom, to: frame.top }], at: null }
         : bands(data.dims[state.y], frame.bottom, frame.top);
+      const [columns, lines] = [across.all, up.all];
       const scale = range();
       const share = scale.log ? (value) => Math.log(value / scale.low) / (Math.log(scale.high / scale.low) || 1)
         : (value) => (value - scale.low) / (scale.high - scale.low || 1);
       const picture = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, height });
       picture.append(svg("defs", {}, hatch("hatch")));
-      const body = svg("g", { role: "grid", "aria-labelledby": "map-title", "aria-describedby": "how",
+      const dense = Math.min(...columns.map((one) => one.to - one.from), ...lines.map((one) => one.from - one.to)) < 8;
+      const body = svg("g", { class: dense ? "dense" : null, role: "grid", "aria-labelledby": "map-title", "aria-describedby": "how",
         "aria-rowcount": lines.length, "aria-colcount": columns.length });
       const roomy = columns.length * lines.length <= 2500;
       const symbols = [];
@@ -703,25 +725,17 @@ const separatrix = (() => {
       });
       picture.append(body, ...symbols, svg("rect", { class: "frame", "aria-hidden": "true", x: frame.left, y: frame.top,
         width: frame.right - frame.left, height: frame.bottom - frame.top }));
-      let reached = -Infinity;
-      const most = Math.max(...columns.map((column) => axisText(state.x, data.dims[state.x].values[column.index]).length));
-      for (const column of columns) {
-        const text = shorten(axisText(state.x, data.dims[state.x].values[column.index]), Math.max(Math.floor((column.to - column.from) / 6.8), 7));
-        picture.append(svg("line", { class: "tick", x1: column.centre, x2: column.centre, y1: frame.bottom, y2: frame.bottom + 5 }));
-        const half = Math.min(most, text.length) * 3.4;
-        if (column.centre - half < reached + 8) continue;
-        const at = Math.min(column.centre, width - half - 1);
-        picture.append(svg("text", { x: at, y: frame.bottom + 19, "text-anchor": "middle" }, text));
-        reached = at + half;
+      const band = (frame.right - frame.left) / columns.length;
+      const xText = (value) => shorten(axisText(state.x, value), data.dims[state.x].numeric ? 12 : Math.max(Math.floor(band / 6.8), 7));
+      for (const label of labels(data.dims[state.x], across, xText, (text) => 6.8 * text.length + 8, (frame.right - frame.left) / 70)) {
+        const at = Math.min(label.place, width - 3.4 * label.text.length - 1);
+        picture.append(svg("line", { class: "tick", x1: label.place, x2: label.place, y1: frame.bottom, y2: frame.bottom + 5 }),
+          svg("text", { x: at, y: frame.bottom + 19, "text-anchor": "middle" }, label.text));
       }
-      reached = Infinity;
-      for (const line of state.y === null ? [] : lines) {
-        picture.append(svg("line", { class: "tick", x1: frame.left - 5, x2: frame.left, y1: line.centre, y2: line.centre }));
-        if (line.centre > reached - 15) continue;
-        picture.append(svg("text", { x: frame.left - 8, y: line.centre + 4, "text-anchor": "end" },
-          shorten(axisText(state.y, data.dims[state.y].values[line.index]), 18)));
-        reached = line.centre;
-      }
+      const yText = (value) => shorten(axisText(state.y, value), 18);
+      for (const label of state.y === null ? [] : labels(data.dims[state.y], up, yText, () => 15, (frame.bottom - frame.top) / 45))
+        picture.append(svg("line", { class: "tick", x1: frame.left - 5, x2: frame.left, y1: label.place, y2: label.place }),
+          svg("text", { x: frame.left - 8, y: label.place + 4, "text-anchor": "end" }, label.text));
       picture.append(axisLabel(axisTitle(state.x), (frame.left + frame.right) / 2, height - 10));
       if (state.y !== null) picture.append(axisLabel(axisTitle(state.y), 14, (frame.top + frame.bottom) / 2, true));
       const marks = svg("g", { "aria-hidden": "true", class: "marks" });
@@ -732,7 +746,7 @@ const separatrix = (() => {
       byId("map-title").textContent = [quantity.label, ...quantity.dims.filter((name) => name !== state.x && name !== state.y)
         .map((name) => (name === "claim" ? data.dims.claim.values[state.at.claim] : `${name} = ${dimensionText(name, state.at[name])}`))].join(", ");
     }
-    const axisText = (name, value) => (data.dims[name].numeric ? tickText(value) : String(value));
+    const axisText = (name, value) => (data.dims[name].numeric ? tickText(Number(value.toPrecision(6))) : String(value));
     const axisTitle = (name) => `${title(name)}${data.dims[name].log ? ", logarithmic" : ""}`;
     const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
     const hatch = (id) => svg("pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
