@@ -88,10 +88,12 @@ RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 DEPTHS = [2, 3, 4]
 
 
-def sweep(folder, *, rates=RATES, depths=DEPTHS, title=TITLE, cells=True, log=True, reason="It was too large."):
+def sweep(
+    folder, *, rates=RATES, depths=DEPTHS, title=TITLE, cells=True, log=True, reason="It was too large.", more=None
+):
     """A sweep over learning rate and depth: the last cell has failed, the one before is left, the others are done.
 
-    ``cells`` also makes their run folders, without reports.
+    ``cells`` also makes their run folders, without reports; along the axes in ``more`` nothing changes.
     """
     shape = (len(rates), len(depths))
     names = ["learning_rate", "depth"]
@@ -126,6 +128,9 @@ def sweep(folder, *, rates=RATES, depths=DEPTHS, title=TITLE, cells=True, log=Tr
         },
         {"claim": ["C1", "C2"], "learning_rate": rates, "depth": depths},
     )
+    more = more or {}
+    for name, values in reversed(more.items()):
+        dataset = dataset.map(lambda array, name=name, values=values: array.expand_dims({name: values}))
     folder.mkdir(parents=True)
     store.write_dataset(folder / "results.zarr", dataset)
     study = folder.parent.name
@@ -141,6 +146,7 @@ def sweep(folder, *, rates=RATES, depths=DEPTHS, title=TITLE, cells=True, log=Tr
         "axes": [
             {"name": "learning_rate", "values": rates, "unit": "1/step", "help": "step size", "log": log},
             {"name": "depth", "values": depths, "unit": "", "help": "number of layers", "log": False},
+            *({"name": name, "values": values, "unit": "", "help": "", "log": False} for name, values in more.items()),
         ],
         "claims": [
             {"id": "C1", "statement": "The rate is small enough."},

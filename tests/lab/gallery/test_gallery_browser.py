@@ -1,10 +1,13 @@
 """The gallery in a browser, from the disk: filter, open, read a diagram, compare; by mouse, by key and by touch."""
 
 import re
+import threading
 from pathlib import Path
 
 import gallery_fakes as fake
 import pytest
+
+from separatrix.lab.gallery import serve, site
 
 PAGES = {
     "front": "index.html",
@@ -403,9 +406,44 @@ def test_everything_can_be_reached_in_the_order_of_the_page(visit):
         assert link in reached
 
 
-def test_a_sweep_along_one_axis(browser, tmp_path):
-    from separatrix.lab.gallery import site
+def test_a_sweep_along_many_axes(browser, tmp_path):
+    more = {"data": ["gaussian", "digits"], "seed": [0, 1, 2]}
+    fake.sweep(tmp_path / "walk" / "sweep-1", cells=False, more=more)
+    page = browser()
+    page.goto((site.build(tmp_path).folder / "walk" / "sweep-1.html").as_uri())
+    assert page.get_by_label("seed", exact=True).locator("option").all_inner_texts() == ["0", "1", "2"]
+    page.get_by_label("Vertical axis", exact=True).select_option("data")
+    page.get_by_label("Horizontal axis", exact=True).select_option("depth")
+    page.get_by_label("learning_rate", exact=True).select_option("0.1 1/step")
+    page.get_by_label("seed", exact=True).select_option("2")
+    names = page.get_by_role("gridcell").evaluate_all("cells => cells.map((cell) => cell.ariaLabel)")
+    row = [f"depth {depth}, data {{}}: {verdict}" for depth, verdict in ((2, "undecided"), (3, "fails"), (4, "fails"))]
+    assert names == [name.format(data) for data in ("digits", "gaussian") for name in row]
+    page.get_by_role("gridcell").first.hover()
+    text = " ".join(page.get_by_label("The chosen cell").inner_text().split())
+    assert text.startswith("learning_rate 0.1 1/step depth 2 data digits seed 2 claim C1")
+    page.close()
 
+
+def test_the_same_pages_from_the_server(browser, gallery):
+    with serve.server(gallery.folder, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            visited = Visit(browser(), gallery)
+            visited.root = serve.address(server).rstrip("/")
+            page = visited.open("")
+            page.get_by_role("link", name="1 sweep").first.click()
+            cell(page, 0, 0).click()
+            page.get_by_role("heading", name="Run ").wait_for()
+            assert visited.wrong == []
+            page.close()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_sweep_along_one_axis(browser, tmp_path):
     fake.sweep(tmp_path / "walk" / "sweep-1", depths=[2], cells=False)
     page = browser()
     page.goto((site.build(tmp_path).folder / "walk" / "sweep-1.html").as_uri())

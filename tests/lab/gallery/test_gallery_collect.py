@@ -83,9 +83,10 @@ def test_a_foreign_folder_costs_one_sentence_however_much_is_in_it(tmp_path, not
     assert len(notices) == 1
 
 
-def test_the_name_of_a_run_folder_is_a_hash(tmp_path):
+@pytest.mark.parametrize("name", ["a<b", "index", "run", "copy of aa"])
+def test_the_name_of_a_run_folder_is_a_hash(tmp_path, name):
     with pytest.raises(UsageError, match="not the hash"):
-        read_run(fake.run(tmp_path / "walk" / "a<b"))
+        read_run(fake.run(tmp_path / "walk" / name))
 
 
 @pytest.mark.parametrize("file", ["../../secret.png", "figures/none.png", "report.html"])
@@ -148,6 +149,11 @@ def other_codes(folder):
     store.write_dataset(folder / "results.zarr", stored.assign(verdict=stored["verdict"] + 5))
 
 
+def cut_off(folder):
+    (chunk,) = [path for path in (folder / "results.zarr" / "estimate" / "c").rglob("*") if path.is_file()]
+    chunk.write_bytes(chunk.read_bytes()[:7])
+
+
 SWEEP_DAMAGE = {
     "no results": lambda folder: shutil.rmtree(folder / "results.zarr"),
     "no head": lambda folder: (folder / "sweep.json").unlink(),
@@ -160,6 +166,9 @@ SWEEP_DAMAGE = {
     "verdicts are missing": without("verdict"),
     "runs are missing": without("run"),
     "unknown codes": other_codes,
+    "results are garbage": lambda folder: (folder / "results.zarr" / "verdict" / "zarr.json").write_text("{"),
+    "results are cut off": cut_off,
+    "an axis called claim": lambda folder: spoil(folder / "sweep.json", axes=[{"name": "claim", "values": [1, 2]}]),
 }
 
 

@@ -84,7 +84,15 @@ def test_what_is_left_out_is_said_on_the_page(runs, notices):
     (runs / "foreign" / "x").mkdir(parents=True)
     built = site.build(runs, None, notices.append)
     assert any("foreign" in sentence for sentence in notices)
-    assert "1 folder was left out" in built.index.read_text("utf-8")
+    page = built.index.read_text("utf-8")
+    assert "1 folder was left out" in page
+    assert "The folder &#39;foreign&#39; is left out" in page
+    assert str(runs) not in page
+
+
+def test_the_folder_of_one_study_is_not_a_folder_of_runs(runs):
+    with pytest.raises(UsageError, match="name the folder above it"):
+        site.build(runs / "walk")
 
 
 def test_no_folder_is_an_error(tmp_path):

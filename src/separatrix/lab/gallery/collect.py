@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ MARKER = "gallery.json"
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HASH = re.compile(r"[0-9A-Za-z]+")
 _SWEEP = re.compile(r"sweep-[0-9A-Za-z]+")
-_UNFINISHED = (".partial", ".replaced", ".lock")
+_UNFINISHED = (".partial", ".replaced")
+_PAGES = frozenset({"index", "compare", "run"})  # pages of a study that are not runs
 _VERDICTS = frozenset({"holds", "fails", "undecided"})
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -44,7 +46,7 @@ class RunEntry:
     def report(self) -> Path | None:
         """File of the full report; None for a cell of a sweep whose report was never asked for."""
         path = self.folder / store.REPORT
-        return path if path.is_file() else None
+        return path if path.is_file() and os.access(path, os.R_OK) else None
 
     @property
     def count(self) -> dict[str, int]:
@@ -67,7 +69,11 @@ def collect(folder: Path, notify: Notify) -> list[StudyEntry]:
     for path in _folders(folder):
         if (path / MARKER).is_file():
             continue
-        holdings = [one for one in _folders(path) if not one.name.endswith(_UNFINISHED)]
+        try:
+            holdings = [one for one in _folders(path) if not one.name.endswith(_UNFINISHED)]
+        except UsageError as error:
+            notify(f"The folder {str(path)!r} is left out: {_as_reason(error)}")
+            continue
         if not any((one / store.MANIFEST).is_file() or _SWEEP.fullmatch(one.name) for one in holdings):
             if holdings or not any(path.glob("*.partial")):  # a first run may be under way
                 notify(f"The folder {str(path)!r} is left out: it holds no finished run.")
@@ -91,6 +97,8 @@ def _folders(path: Path) -> Iterator[Path]:
 def _study(path: Path, holdings: Sequence[Path], notify: Notify) -> StudyEntry:
     runs, sweeps = [], []
     for one in holdings:
+        if (one / MARKER).is_file():
+            continue
         try:
             if _SWEEP.fullmatch(one.name):
                 sweeps.append(read_sweep(one))
@@ -116,7 +124,7 @@ def read_run(folder: Path) -> RunEntry:
     UsageError
         If the folder does not hold a finished run that this version can read.
     """
-    if not _HASH.fullmatch(folder.name):
+    if not _HASH.fullmatch(folder.name) or folder.name in _PAGES:
         raise UsageError("Its name is not the hash of a run.")
     run = open_run(folder)
     manifest, content = run.manifest, run.document
@@ -142,7 +150,7 @@ def read_run(folder: Path) -> RunEntry:
             },
             figures=tuple(_figures(folder, manifest.get("figures", []))),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UsageError(f"{folder} is damaged: its files do not have the form of a run ({error!r}).") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from separatrix.lab.gallery.about import about
 from separatrix.lab.gallery.collect import MARKER, collect
 from separatrix.lab.gallery.curves import summary_curves
 from separatrix.lab.lock import locked
+from separatrix.lab.progress import Progress
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "gallery"
 ASSETS = ("gallery.css", "gallery.js")
@@ -51,10 +53,13 @@ def target_of(runs: Path, out: Path | None) -> Path:
     Raises
     ------
     UsageError
-        If there is no such folder of runs, or the site would replace a folder that is neither empty nor a gallery.
+        If ``runs`` is not a folder or is that of a single study, or if the site would replace a folder that is neither
+        empty nor a gallery.
     """
     if not runs.is_dir():
         raise UsageError(f"There is no folder {str(runs)!r}: name the folder of the runs.")
+    if any(runs.glob(f"*/{store.MANIFEST}")):
+        raise UsageError(f"{str(runs)!r} is the folder of one study: name the folder above it.")
     target = runs / "gallery" if out is None else out
     if target.exists() and not (target.is_dir() and ((target / MARKER).is_file() or not any(target.iterdir()))):
         raise UsageError(f"out = {str(target)!r} is not allowed: it must be a gallery, an empty folder or a new one.")
@@ -82,7 +87,7 @@ def build(runs: Path, out: Path | None = None, notify: Callable[[str], None] = l
     left_out: list[str] = []
 
     def leave_out(sentence: str) -> None:
-        left_out.append(sentence)
+        left_out.append(sentence.replace(f"{runs}{os.sep}", ""))  # where the runs lie is no concern of a reader
         notify(sentence)
 
     studies = [pages.arrange(entry, about(entry, notify)) for entry in collect(runs, leave_out)]
@@ -93,9 +98,12 @@ def build(runs: Path, out: Path | None = None, notify: Callable[[str], None] = l
             shutil.rmtree(fresh, ignore_errors=True)  # of a build that was killed
             try:
                 fresh.mkdir()
-                for name, content in _files(studies, left_out, notify):
-                    (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-                    (fresh / name).write_bytes(content)
+                with Progress(
+                    float(sum(run.report is not None for study in studies for run in study.entry.runs))
+                ) as progress:
+                    for name, content in _files(studies, left_out, notify, progress):
+                        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                        (fresh / name).write_bytes(content)
                 _put_in_place(fresh, target)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -123,14 +131,14 @@ def _put_in_place(fresh: Path, target: Path) -> None:
 
 
 def _files(
-    studies: list[pages.StudyPages], left_out: list[str], notify: Callable[[str], None]
+    studies: list[pages.StudyPages], left_out: list[str], notify: Callable[[str], None], progress: Progress
 ) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of the site, one at a time."""
     for name in ASSETS:
         yield name, (TEMPLATES / name).read_bytes()
     yield "index.html", pages.index_page(studies, left_out).encode()
     for study in studies:
-        yield from _study_files(study, notify)
+        yield from _study_files(study, notify, progress)
     content = {
         "schema": 1,
         "separatrix": __version__,
@@ -145,7 +153,9 @@ def _files(
     yield MARKER, store.json_text(content).encode()
 
 
-def _study_files(study: pages.StudyPages, notify: Callable[[str], None]) -> Iterator[tuple[str, bytes]]:
+def _study_files(
+    study: pages.StudyPages, notify: Callable[[str], None], progress: Progress
+) -> Iterator[tuple[str, bytes]]:
     yield f"{study.slug}/index.html", pages.study_page(study).encode()
     yield f"{study.slug}/compare.html", pages.compare_page(study).encode()
     yield f"{study.slug}/run.html", pages.run_page(study).encode()
@@ -155,9 +165,11 @@ def _study_files(study: pages.StudyPages, notify: Callable[[str], None]) -> Iter
     for sweep in study.entry.sweeps:
         yield f"{study.slug}/{sweep.name}.html", pages.sweep_page(study, sweep).encode()
     for run in study.entry.runs:
-        # to summarise the data of all cells of a large sweep would take minutes
-        curves = [] if run.report is None else summary_curves(run, notify)
-        yield f"{study.slug}/data/{run.hash}.js", pages.run_data(study, run, curves).encode()
-        if run.report is not None:
+        if run.report is None:  # to summarise the data of all cells of a large sweep would take minutes
+            curves = []
+        else:
             report = run.report.read_text("utf-8", errors="replace")
             yield f"{study.slug}/{run.hash}.html", pages.report_page(study, run, report).encode()
+            with progress.part(f"curves of {study.slug} {run.hash[:8]}", 1.0):  # about a second for 100 MB of data
+                curves = summary_curves(run, notify)
+        yield f"{study.slug}/data/{run.hash}.js", pages.run_data(study, run, curves).encode()

@@ -69,6 +69,8 @@ def read_sweep(folder: Path) -> Sweep:
 def _content(head: Mapping[str, Any], results: xarray.Dataset) -> dict[str, Any]:
     axes = [_axis(axis) for axis in head["axes"]]
     names = [axis["name"] for axis in axes]
+    if "claim" in names:
+        raise ValueError("an axis has the name of the dimension over claims")
     claims = [{"id": str(one["id"]), "statement": str(one["statement"])} for one in head["claims"]]
     dims = {axis["name"]: axis for axis in axes}
     dims["claim"] = _dimension("claim", [claim["id"] for claim in claims])

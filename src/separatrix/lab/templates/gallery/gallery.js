@@ -573,6 +573,8 @@ const separatrix = (() => {
     const dimensionText = (name, index) => withUnit(setting(data.dims[name].values[index]), data.dims[name].unit);
     const title = (name) => (data.dims[name].unit ? `${name} [${data.dims[name].unit}]` : name);
     const current = () => quantities.get(state.quantity);
+    const labelOf = (quantity) => (quantity.id === "estimate" ? `Estimate of ${data.dims.claim.values[state.at.claim]}` : quantity.label);
+    const quantityTitle = (quantity) => (quantity.unit ? `${labelOf(quantity)} [${quantity.unit}]` : labelOf(quantity));
     // claims have different units, so their estimates never share a scale of colours
     const drawable = (quantity) => quantity.dims.filter((name) => name !== "claim" || quantity.kind === "verdict");
 
@@ -743,7 +745,8 @@ const separatrix = (() => {
       place.replaceChildren(picture);
       const chosen = (state.cell && grid.flat().find(sameCell)) || grid[0][0];
       chosen.node.setAttribute("tabindex", 0);
-      byId("map-title").textContent = [quantity.label, ...quantity.dims.filter((name) => name !== state.x && name !== state.y)
+      const rest = quantity.dims.filter((name) => name !== state.x && name !== state.y && !(name === "claim" && quantity.id === "estimate"));
+      byId("map-title").textContent = [labelOf(quantity), ...rest
         .map((name) => (name === "claim" ? data.dims.claim.values[state.at.claim] : `${name} = ${dimensionText(name, state.at[name])}`))].join(", ");
     }
     const axisText = (name, value) => (data.dims[name].numeric ? tickText(Number(value.toPrecision(6))) : String(value));
@@ -782,7 +785,7 @@ const separatrix = (() => {
         const x = scale.low === scale.high ? (from + to) / 2 : place(value);
         picture.append(svg("line", { class: "tick", x1: x, x2: x, y1: 18, y2: 23 }), svg("text", { x, y: 35, "text-anchor": "middle" }, tickText(value)));
       }
-      picture.append(axisLabel(quantity.unit ? `${quantity.label} [${quantity.unit}]` : quantity.label, width / 2, 51));
+      picture.append(axisLabel(quantityTitle(quantity), width / 2, 51));
       return picture;
     }
 
@@ -804,8 +807,8 @@ const separatrix = (() => {
       const cut = state.y === null ? "" : `, at ${state.y} = ${dimensionText(state.y, row)}`;
       place.replaceChildren(html("h3", {}, `Along ${state.x}${cut}`), drawLines(
         [{ name: "first", x: order.map((column) => dim.values[column]), middle: curve("values"), low: curve("low"), high: curve("high"), whiskers: true }],
-        { width: Math.max(byId("map").clientWidth, 260), height: 230, xLog: dim.log, yLog: range().log, label: `${quantity.label} along ${state.x}${cut}`,
-          xLabel: axisTitle(state.x), yLabel: quantity.unit ? `${quantity.label} [${quantity.unit}]` : quantity.label }));
+        { width: Math.max(byId("map").clientWidth, 260), height: 230, xLog: dim.log, yLog: range().log, label: `${labelOf(quantity)} along ${state.x}${cut}`,
+          xLabel: axisTitle(state.x), yLabel: quantityTitle(quantity) }));
     }
 
     function drawTable() {
