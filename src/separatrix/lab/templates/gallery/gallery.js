@@ -580,8 +580,9 @@ const separatrix = (() => {
 
     function settle() {
       const dims = drawable(current());
-      const preferred = [...data.axes.filter((name) => name !== "seed"), ...data.axes.filter((name) => name === "seed"), ...dims]
-        .filter((name) => dims.includes(name));
+      // what varies, axes first; chance is no axis to look at as long as there is another
+      const rank = (name) => (data.dims[name].values.length < 2 ? 3 : name === "seed" ? 2 : data.axes.includes(name) ? 0 : 1);
+      const preferred = [...dims].sort((a, b) => rank(a) - rank(b));
       if (!dims.includes(state.x)) state.x = preferred.find((name) => name !== state.y);
       if (!dims.includes(state.y) || state.y === state.x) state.y = preferred.find((name) => name !== state.x) || null;
     }
@@ -689,20 +690,22 @@ const separatrix = (() => {
       const height = 62 + (state.y === null ? 70 : Math.min(Math.max(width * 0.55, 34 * Math.min(count, 12)), 460));
       const frame = { left, right: width - 10, top: 8, bottom: height - 54 };
       const across = bands(data.dims[state.x], frame.left, frame.right);
-      const up = state.y === null ? { all: [{ index: 0, from: frame.bottom, to: frame.top }], at: null }
-        : bands(data.dims[state.y], frame.bottom, frame.top);
+      // numbers grow upwards, texts are a list and read downwards
+      const [start, end] = state.y === null || data.dims[state.y].numeric ? [frame.bottom, frame.top] : [frame.top, frame.bottom];
+      const up = state.y === null ? { all: [{ index: 0, from: start, to: end, centre: (start + end) / 2 }], at: null }
+        : bands(data.dims[state.y], start, end);
       const [columns, lines] = [across.all, up.all];
       const scale = range();
       const share = scale.log ? (value) => Math.log(value / scale.low) / (Math.log(scale.high / scale.low) || 1)
         : (value) => (value - scale.low) / (scale.high - scale.low || 1);
       const picture = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, height });
       picture.append(svg("defs", {}, hatch("hatch")));
-      const dense = Math.min(...columns.map((one) => one.to - one.from), ...lines.map((one) => one.from - one.to)) < 8;
+      const dense = Math.min(...columns.map((one) => one.to - one.from), ...lines.map((one) => Math.abs(one.from - one.to))) < 8;
       const body = svg("g", { class: dense ? "dense" : null, role: "grid", "aria-labelledby": "map-title", "aria-describedby": "how",
         "aria-rowcount": lines.length, "aria-colcount": columns.length });
       const roomy = columns.length * lines.length <= 2500;
       const symbols = [];
-      grid = [...lines].reverse().map((line, rank) => { // from top to bottom, as it is read
+      grid = [...lines].sort((a, b) => a.centre - b.centre).map((line, rank) => { // from top to bottom, as it is read
         const row = svg("g", { role: "row", "aria-rowindex": rank + 1 });
         const cells = columns.map((column, number_) => {
           const indices = indicesAt(column.index, line.index);
