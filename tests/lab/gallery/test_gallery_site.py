@@ -90,9 +90,10 @@ def test_what_is_left_out_is_said_on_the_page(runs, notices):
     assert str(runs) not in page
 
 
-def test_the_folder_of_one_study_is_not_a_folder_of_runs(runs):
-    with pytest.raises(UsageError, match="name the folder above it"):
-        site.build(runs / "walk")
+def test_a_run_without_a_study_around_it_is_left_out(runs, notices):
+    assert site.build(runs / "walk", None, notices.append).studies == 0
+    assert len(notices) == 1
+    assert "name the one above" in notices[0]
 
 
 def test_no_folder_is_an_error(tmp_path):

@@ -74,6 +74,9 @@ def collect(folder: Path, notify: Notify) -> list[StudyEntry]:
         except UsageError as error:
             notify(f"The folder {str(path)!r} is left out: {_as_reason(error)}")
             continue
+        if (path / store.MANIFEST).is_file():
+            notify(f"The folder {str(path)!r} is left out: a run lies in the folder of its study; name the one above.")
+            continue
         if not any((one / store.MANIFEST).is_file() or _SWEEP.fullmatch(one.name) for one in holdings):
             if holdings or not any(path.glob("*.partial")):  # a first run may be under way
                 notify(f"The folder {str(path)!r} is left out: it holds no finished run.")

@@ -53,13 +53,10 @@ def target_of(runs: Path, out: Path | None) -> Path:
     Raises
     ------
     UsageError
-        If ``runs`` is not a folder or is that of a single study, or if the site would replace a folder that is neither
-        empty nor a gallery.
+        If ``runs`` is not a folder, or if the site would replace a folder that is neither empty nor a gallery.
     """
     if not runs.is_dir():
         raise UsageError(f"There is no folder {str(runs)!r}: name the folder of the runs.")
-    if any(runs.glob(f"*/{store.MANIFEST}")):
-        raise UsageError(f"{str(runs)!r} is the folder of one study: name the folder above it.")
     target = runs / "gallery" if out is None else out
     if target.exists() and not (target.is_dir() and ((target / MARKER).is_file() or not any(target.iterdir()))):
         raise UsageError(f"out = {str(target)!r} is not allowed: it must be a gallery, an empty folder or a new one.")
