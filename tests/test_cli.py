@@ -47,7 +47,9 @@ def command(capsys, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["show", "--help"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["show", "--help"], ["gallery", "--help"], ["nonsense"]]
+)
 def test_help_loads_no_library(arguments):
     heavy = ["jax", "numpy", "scipy", "matplotlib", "xarray", "zarr", "torch", "rich", "jinja2", "sklearn"]
     code = (

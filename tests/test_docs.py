@@ -68,7 +68,7 @@ def test_the_links_are_seen():
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_exist(page):
-    classes = [STUDY.settings, cli.RunOptions, cli.ListOptions, cli.ShowOptions, cli.ReportOptions]
+    classes = [STUDY.settings, cli.RunOptions, cli.ListOptions, cli.ShowOptions, cli.ReportOptions, cli.GalleryOptions]
     fields = {field: spec for one in classes for field, spec in specs(one).items()}
     switches = {f"no_{field}" for field, spec in fields.items() if spec.kind is bool}
     known = {"help", "version", *fields, *switches}

@@ -27,6 +27,7 @@ usage:
   separatrix sweep show SWEEP [options]         what a sweep found; plots, NetCDF, CSV
   separatrix show RUN [--json] [--out DIR]      verdicts of a finished run
   separatrix report RUN [--out DIR]             judge, draw and report again from the data of a run
+  separatrix gallery [DIR] [--serve]            a web site of all runs in a folder
   separatrix --version
   separatrix VERB --help, separatrix run STUDY --help
 
@@ -103,6 +104,15 @@ class ReportOptions:
     out: str = setting("runs", "folder of all runs, where a hash is looked up")
 
 
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Options of ``gallery``."""
+
+    out: str = setting("", "folder of the site; if empty, the folder gallery in the folder of the runs")
+    serve: bool = setting(False, "serve the site to browsers on this machine, until Ctrl-C")
+    port: int = setting(8000, "port of the server; 0 takes any that is free", low=0, high=65535)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 cannot be written, 2 bad request, 130 interrupted."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
@@ -134,6 +144,7 @@ def _dispatch(tokens: list[str]) -> int:
         "sweep": _sweep,
         "show": _show,
         "report": _report,
+        "gallery": _gallery,
     }
     if not tokens or tokens[0] in ("-h", "--help", "help"):
         return _say(_MAIN_HELP)
@@ -399,6 +410,33 @@ def _report(tokens: list[str]) -> int:
     runtime.configure()
     study = discovery.import_study(found)
     return _say(run.report_again(finished, study).document["report"])
+
+
+def _gallery(tokens: list[str]) -> int:
+    if _wants_help(tokens):
+        return _say_usage("gallery [DIR]", GalleryOptions)
+    given, rest = options.parse(tokens, GalleryOptions)
+    runs = rest.pop(0) if rest and not rest[0].startswith("-") else RunOptions.out
+    options.reject_rest(rest, specs(GalleryOptions), "option")
+    chosen = GalleryOptions(**given)
+    if "port" in given and not chosen.serve:
+        raise UsageError(f"port = {chosen.port} has no meaning without a server: add --serve.")
+
+    from separatrix.lab import runtime
+    from separatrix.lab.gallery import serve, site
+    from separatrix.lab.progress import notice
+
+    target = site.target_of(Path(runs), Path(chosen.out) if chosen.out else None)
+    server = serve.server(target, chosen.port) if chosen.serve else None
+    runtime.configure()
+    built = site.build(Path(runs), target, notice)
+    notice(f"{built.summary}.")
+    if server is None:
+        return _say(str(built.index))
+    _say(serve.address(server))
+    notice("Ctrl-C ends it.")
+    serve.until_interrupted(server)
+    return 0
 
 
 def _parse_run_argument(tokens: list[str], options_class: type, verb: str) -> tuple[dict[str, Any], str]:
