@@ -73,12 +73,14 @@ def _content(head: Mapping[str, Any], results: xarray.Dataset) -> dict[str, Any]
         raise ValueError("an axis has the name of the dimension over claims")
     claims = [{"id": str(one["id"]), "statement": str(one["statement"])} for one in head["claims"]]
     dims = {axis["name"]: axis for axis in axes}
-    dims["claim"] = _dimension("claim", [claim["id"] for claim in claims])
-    quantities = [
-        _coded("verdict", "Verdict", "verdict", results["verdict"], ["claim", *names]),
-        _coded("control_verdict", "Verdict of the control", "verdict", results["control_verdict"], ["claim", *names]),
-        _measured("estimate", "Estimate of a claim", "", results, ["claim", *names], ("low", "high")),
-    ]
+    quantities = []
+    if claims:  # a sweep may measure quantities alone
+        dims["claim"], over = _dimension("claim", [claim["id"] for claim in claims]), ["claim", *names]
+        quantities += [
+            _coded("verdict", "Verdict", "verdict", results["verdict"], over),
+            _coded("control_verdict", "Verdict of the control", "verdict", results["control_verdict"], over),
+            _measured("estimate", "Estimate of a claim", "", results, over, ("low", "high")),
+        ]
     for one in head.get("quantities", []):
         name = str(one["name"])
         extra = [str(dim) for dim in results[name].dims if dim not in names]

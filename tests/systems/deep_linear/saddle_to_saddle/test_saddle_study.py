@@ -1,6 +1,7 @@
 """The study from end to end at the smallest sizes: its outcome, its files, its parts, its programs."""
 
 import dataclasses
+import fnmatch
 import json
 import re
 import warnings
@@ -11,8 +12,8 @@ import xarray as xr
 from lazy_results import tiny
 
 from separatrix.engines.ensemble import _evolve
+from separatrix.lab import UsageError, store
 from separatrix.lab import run as lab_run
-from separatrix.lab import store
 from separatrix.systems.deep_linear.saddle_to_saddle_sgd import STUDY
 
 CLAIMS = [f"C{k}" for k in range(1, 13)]
@@ -125,6 +126,44 @@ def test_every_experiment_is_of_use_and_only_controls_need_control_experiments(f
     assert claims.names & control == set()
     assert claims.names == set(data) - control
     assert control <= controls.names
+
+
+def matching(names, patterns):
+    return {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def test_claims_and_quantities_need_what_they_say_and_nothing_else(finished):
+    settings = tiny()
+    data = {path.stem: store.read_dataset(path) for path in (finished.folder / "data").iterdir()}
+    for claim in STUDY.claims(settings):
+        for measure, needs in ((claim.measure, claim.needs), (claim.control, claim.control_needs)):
+            asked = Asked(data)
+            measure(settings, asked)
+            # an experiment whose modes are all hidden by the label noise is not looked at
+            assert asked.names <= matching(data, needs), claim.id
+            assert all(asked.names & matching(data, [pattern]) for pattern in needs), claim.id
+    for quantity in STUDY.quantities(settings):
+        asked = Asked(data)
+        quantity.measure(settings, asked)
+        assert asked.names == matching(data, quantity.needs), quantity.name
+
+
+def test_only_what_is_asked_for_is_simulated_and_drawn(out, finished):
+    some = lab_run.run(STUDY, tiny(), out=out, only=("C9", "C11"))
+    assert some.folder != finished.folder
+    assert sorted(path.stem for path in (some.folder / "data").iterdir()) == [
+        "balance_depth2", "passage_clean", "passage_noisy"
+    ]  # fmt: skip
+    whole = {claim["id"]: claim for claim in finished.document["claims"]}
+    assert [claim["id"] for claim in some.document["claims"]] == ["C9", "C11"]
+    assert all(claim == whole[claim["id"]] for claim in some.document["claims"])
+    # figures without data of a run, and that of the passage
+    drawn = {path.stem for path in (some.folder / "figures").iterdir()}
+    assert "passage" in drawn
+    assert "learning" not in drawn
+    assert "--only C11 C9" in (some.folder / "manifest.json").read_text()
+    with pytest.raises(UsageError, match="only = 'C13' is not allowed: saddle-to-saddle-sgd measures C1, C2"):
+        lab_run.run(STUDY, tiny(), out=out, only=("C13",))
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------

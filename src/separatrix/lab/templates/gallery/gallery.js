@@ -565,7 +565,7 @@ const separatrix = (() => {
     const data = pageData();
     const quantities = new Map(data.quantities.map((one) => [one.id, one]));
     const claims = new Map(data.claims.map((one) => [one.id, one.statement]));
-    const state = { quantity: "verdict", x: null, y: null, at: {}, log: null, cell: null, pinned: null };
+    const state = { quantity: data.quantities[0].id, x: null, y: null, at: {}, log: null, cell: null, pinned: null };
     for (const name of Object.keys(data.dims)) state.at[name] = 0;
     let grid = [];
     let touched = null;
@@ -881,7 +881,7 @@ const separatrix = (() => {
         fact("interval", interval(ends));
         said.push(`interval ${interval(ends)}`);
       }
-      if (!quantity.dims.includes("claim") && status === "done") {
+      if (data.dims.claim && !quantity.dims.includes("claim") && status === "done") {
         const verdicts = data.dims.claim.values.map((_, claim) => VERDICTS[read(quantities.get("verdict"), { ...indices, claim })]);
         const counts = ["holds", "fails", "undecided"].map((name) => `${SYMBOLS[name]} ${verdicts.filter((one) => one === name).length}`);
         fact("verdicts", counts.join("  "));
