@@ -39,10 +39,10 @@ def promised_output(code):
 
 
 @pytest.mark.parametrize("code", [*examples()])
-def test_examples_print_what_they_say(code):
+def test_examples_print_what_they_say(code, tmp_path):
     if re.search(r"^import torch", code, re.M) and importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch")
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert promised_output(code)
     assert done.stdout.splitlines() == promised_output(code)
@@ -63,15 +63,17 @@ def test_links_and_images_lead_somewhere(page):
 
 def test_the_links_are_seen():
     assert "docs/architecture.md" in targets(ROOT / "README.md")
-    assert "../../src/separatrix/systems/deep_linear/saddle_to_saddle_sgd.py" in targets(PAGES[-1])
+    study = ROOT / "docs" / "studies" / "saddle-to-saddle-sgd.md"
+    assert "../../src/separatrix/systems/deep_linear/saddle_to_saddle_sgd.py" in targets(study)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_exist(page):
-    classes = [STUDY.settings, cli.RunOptions, cli.ListOptions, cli.ShowOptions, cli.ReportOptions, cli.GalleryOptions]
+    classes = [STUDY.settings, cli.RunOptions, cli.ListOptions, cli.ShowOptions, cli.ReportOptions, cli.GalleryOptions,
+               cli.SweepOptions, cli.SweepShowOptions]  # fmt: skip
     fields = {field: spec for one in classes for field, spec in specs(one).items()}
     switches = {f"no_{field}" for field, spec in fields.items() if spec.kind is bool}
-    known = {"help", "version", *fields, *switches}
+    known = {"help", "version", "over", *fields, *switches}
     written = re.findall(r"(?<![\w-])--([a-z][a-z-]*)", page.read_text("utf-8"))
     assert {option.replace("-", "_") for option in written} <= known
 
