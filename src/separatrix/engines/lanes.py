@@ -4,18 +4,31 @@ Small matrices multiplied member by member leave most of a CPU's vector unit idl
 every multiply-add works on as many members as the unit is wide. From about 32 rows on, ordinary batched products win.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+_GROUP = 10  # terms added in one turn of the loop: fewer move the totals more often, more spill out of the registers
 _WIDE = 32  # contracted dimension from which XLA's batched product is faster than a sum of outer products
 
 
-def _sum_of(term, count: int, like: Array, shape: tuple[int, ...]) -> Array:
-    # A real loop, not an unrolled sum: XLA fuses an unrolled sum into its consumers and computes it once for each.
-    # The zero is made from the data so that it carries the data's sharding.
+def _sum_of(term: Callable[[Array], Array], count: int, like: Array, shape: tuple[int, ...]) -> Array:
+    """``term(0) + term(1) + ...``, added from left to right, so that the grouping changes no bit."""
+    # A real loop, not an unrolled sum: XLA fuses an unrolled sum into its consumers and computes it once for each. It
+    # drops a loop of one turn, so there are at least two. Several terms a turn, since the total is read and written
+    # once for each turn. The zero is made from the data so that it carries the data's sharding.
+    group = max(1, min(_GROUP, count // 2))
+    turns, first = divmod(count, group)
+
+    def add(start: Array | int, terms: int, total: Array) -> Array:
+        for i in range(terms):
+            total = total + term(jnp.asarray(start + i))
+        return total
+
     zero = jnp.zeros(shape, like.dtype) + like.reshape(-1, like.shape[-1])[0] * 0
-    return jax.lax.fori_loop(0, count, lambda i, total: total + term(i), zero)
+    return jax.lax.fori_loop(0, turns, lambda i, total: add(first + i * group, group, total), add(0, first, zero))
 
 
 def _row(a: Array, i: Array, axis: int) -> Array:
