@@ -5,16 +5,15 @@ import pytest
 
 from separatrix.engines.lanes import outer_product, product, transposed_product
 
-SWITCH = 32
 SIZES = [
-    # rows, columns, batch: all small; each contracted dimension on either side of the switch; all wide
+    # rows, columns, batch: one turn, an odd number of terms, full groups with and without a remainder, long batches
     (1, 1, 1),
     (3, 2, 1),
-    (2, SWITCH - 1, 3),
-    (3, SWITCH, 2),
-    (SWITCH, 3, 1),
-    (SWITCH + 1, SWITCH, 4),
-    (2, 3, SWITCH + 1),
+    (2, 7, 3),
+    (10, 20, 8),
+    (33, 23, 16),
+    (50, 50, 4),
+    (2, 3, 33),
 ]
 
 
@@ -30,6 +29,23 @@ def test_products_are_those_of_each_member(rows, columns, batch, dtype):
         assert result.dtype == dtype
         exact = np.einsum(rule, *(a.astype(np.float64) for a in pair))
         np.testing.assert_allclose(result, exact, rtol=0, atol=64 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("rows", "columns", "batch"), SIZES)
+def test_grouping_the_terms_changes_no_bit(rows, columns, batch):
+    rng = np.random.default_rng(rows)
+    shapes = ((rows, columns), (columns, batch), (rows, batch))
+    w, x, r = (jnp.asarray(rng.normal(size=(*shape, 32)), jnp.float32) for shape in shapes)
+
+    def one_by_one(a, b):
+        """``sum_k a[:, k] b[k]``, one term a turn."""
+        zero = jnp.zeros((a.shape[0], *b.shape[1:]), a.dtype)
+        return jax.lax.fori_loop(0, b.shape[0], lambda k, total: total + a[:, k][:, None] * b[k][None], zero)
+
+    ours = jax.jit(lambda w, x, r: (product(w, x), transposed_product(w, r), outer_product(r, x)))(w, x, r)
+    pairs = ((w, x), (w.swapaxes(0, 1), r), (r, x.swapaxes(0, 1)))
+    for result, pair in zip(ours, pairs, strict=True):
+        np.testing.assert_array_equal(result, jax.jit(one_by_one)(*pair))
 
 
 def test_a_member_that_is_not_finite_leaves_the_others_bit_unchanged():
