@@ -50,7 +50,7 @@ def noise_block(rows: int) -> int:
 
 
 _TILE_BYTES = 2**17  # of state: with its temporaries a tile stays in the second-level cache of a core
-_LEAST_LANES, _MOST_LANES = 32, 1024
+_LEAST_LANES, _MOST_LANES = 16, 1024
 
 
 def tile_lanes(state: State) -> int:
