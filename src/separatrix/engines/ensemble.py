@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from separatrix.engines.counter_normals import Keys
 
@@ -92,14 +92,90 @@ def evolve(
     if record_steps[0] < 0 or record_steps[-1] >= 2**31 or np.any(record_steps[1:] < record_steps[:-1]):
         raise ValueError(f"record_steps must be nonnegative, nondecreasing and below 2**31, got {record_steps!r}")
     n = keys[0].shape[0]
-    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), n))])
-    padding = -n % devices.size
-    if padding:
-        state, keys = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), (state, keys))
-    records, diverged = _evolve(step, observe, Mesh(devices, ("members",)), state, keys, arguments,
-                                jnp.asarray(record_steps, jnp.uint32))  # fmt: skip
+    mesh, (state, keys) = _spread((state, keys), n)
+    records, diverged = _evolve(step, observe, mesh, state, keys, arguments, jnp.asarray(record_steps, jnp.uint32))
     records, diverged = jax.tree.map(lambda a: np.asarray(a)[..., :n], (records, diverged))
     return records, diverged
+
+
+def steps_until(
+    step: Step,
+    measure: Observe,
+    state: State,
+    threshold: Float[np.ndarray, " n"],
+    arguments: Arguments,
+    most_steps: int,
+) -> Int[np.ndarray, " n"]:
+    """Steps of a noise-free iteration until ``measure(state, arguments)`` is at most ``threshold``, for each member.
+
+    Each device stops as soon as all of its members have arrived or are no longer finite.
+
+    Parameters
+    ----------
+    step
+        The iteration; it is given no noise.
+    measure
+        ``(n,)``, hashable; a member whose measure is not finite has diverged and will not arrive.
+    state, arguments
+        As of :func:`evolve`.
+    threshold
+        One for each member.
+    most_steps
+        Steps after which those still under way are given up.
+
+    Returns
+    -------
+    ``(n,)``: the first number of steps, -1 for a member that diverged, -2 for one that did not arrive in time.
+    """
+    n = len(threshold)
+    mesh, (state, threshold) = _spread((state, jnp.asarray(threshold)), n)
+    return np.asarray(_steps_until(step, measure, mesh, state, threshold, arguments, jnp.uint32(most_steps)))[:n]
+
+
+def _spread(tree: Any, members: int) -> tuple[Mesh, Any]:
+    """Devices to use, and the arrays with members added so that each device gets an equal share."""
+    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), members))])
+    padding = -members % devices.size
+    if padding:
+        tree = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), tree)
+    return Mesh(devices, ("members",)), tree
+
+
+def _split(tree: Any) -> Any:
+    """Partition of arrays along their last axis, the members."""
+    return jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _steps_until(
+    step: Step, measure: Observe, mesh: Mesh, state: State, threshold: Array, arguments: Arguments, most: Array
+) -> Array:
+    def share(state: State, threshold: Array, arguments: Arguments, most: Array) -> Array:
+        def judged(state: State, arrived: Array, t: Array) -> Array:
+            value = measure(state, arguments)
+            arrived = jnp.where((arrived == -2) & (value <= threshold), t.astype(jnp.int32), arrived)
+            return jnp.where((arrived == -2) & ~jnp.isfinite(value), -1, arrived)
+
+        def under_way(carry: tuple) -> Array:
+            _, arrived, t = carry
+            return jnp.any(arrived == -2) & (t < most)
+
+        def advance(carry: tuple) -> tuple:
+            state, arrived, t = carry
+            state = step(state, (), t, arguments)
+            return state, judged(state, arrived, t + 1), t + 1
+
+        begin = jnp.zeros((), jnp.uint32)
+        arrived = judged(state, jnp.full(threshold.shape, -2, jnp.int32), begin)
+        return jax.lax.while_loop(under_way, advance, (state, arrived, begin))[1]
+
+    return jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(_split(state), P("members"), jax.tree.map(lambda _: P(), arguments), P()),
+        out_specs=P("members"),
+        check_vma=False,
+    )(state, threshold, arguments, most)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -130,13 +206,12 @@ def _evolve(step: Step, observe: Observe, mesh: Mesh, state: State, keys: Keys, 
         (_, _, diverged), records = jax.lax.scan(to_record, start, grid)
         return records, diverged
 
-    split = lambda tree: jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)  # noqa: E731
     outputs = jax.eval_shape(share, state, keys, arguments, grid)
     return jax.shard_map(
         share,
         mesh=mesh,
-        in_specs=(split(state), split(keys), jax.tree.map(lambda _: P(), arguments), P()),
-        out_specs=split(outputs),
+        in_specs=(_split(state), _split(keys), jax.tree.map(lambda _: P(), arguments), P()),
+        out_specs=_split(outputs),
         check_vma=False,
     )(state, keys, arguments, grid)
 

@@ -19,6 +19,7 @@ from separatrix.lab import Experiment, SettingError
 from separatrix.systems.deep_linear.dataset_noise import fourth_moments
 from separatrix.systems.deep_linear.learning_times import flow_time
 from separatrix.systems.deep_linear.network_observables import NetworkObserver
+from separatrix.systems.deep_linear.network_records import network_dataset
 from separatrix.systems.deep_linear.network_simulation import DatasetSGD, GradientDescent, OnlineSGD, network_state
 from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings, Task, task
 from separatrix.systems.deep_linear.stationary import relaxation_rate
@@ -85,34 +86,6 @@ def _fourth_moments(settings: Settings, labels: str) -> Float[np.ndarray, "p p"]
     return moments.covariance.astype(settings.dtype)
 
 
-_DIMENSIONS = {
-    "strength": ("mode",),
-    "reduced_strength": ("mode",),
-    "flow": ("mode",),
-    "variance_rate": ("mode",),
-    "dataset_variance_rate": ("mode",),
-    "noise_trace": ("layer",),
-    "dataset_noise_trace": ("layer",),
-    "layer_norms": ("layer",),
-    "strength_matrix": ("mode", "right_mode"),
-}
-
-
-def _network_dataset(records: dict, diverged: np.ndarray, start: int, times: np.ndarray, s: np.ndarray) -> xr.Dataset:
-    """Records ``(t, ..., n)`` as a dataset with dimensions member, time, ...; times in gradient-flow units."""
-    data: dict[str, tuple] = {
-        name: (("member", "time", *_DIMENSIONS.get(name, ())), np.moveaxis(values, -1, 0))
-        for name, values in records.items()
-    }
-    data["diverged_at_step"] = (("member",), diverged)
-    coordinates = {
-        "member": np.arange(start, start + diverged.size),
-        "time": ("time", times, {"units": "learning_rate x steps"}),
-        "singular_value": ("mode", s),
-    }
-    return xr.Dataset(data, coordinates)
-
-
 def _simulate_network(
     start: int,
     stop: int,
@@ -136,7 +109,7 @@ def _simulate_network(
         state["roots"] = jnp.broadcast_to(jnp.asarray(roots, settings.dtype)[:, None], (roots.size, stop - start))
     steps = np.rint(times / float(arguments["learning_rate"])).astype(np.int64)
     records, diverged = evolve(step, observer, state, member_keys(settings.seed, label, start, stop), arguments, steps)
-    return _network_dataset(records, diverged, start, times, problem.followed)
+    return network_dataset(records, diverged, start, times, problem.followed)
 
 
 def network_experiment(
