@@ -187,6 +187,28 @@ def large_depth_time(initial: Values, final: Values, singular_value: Values, dep
     return scaled_time(np.asarray(initial) / s, np.asarray(final) / s, np.inf) / (depth * s**2)
 
 
+def isotropic_variance(input_covariance: Float[np.ndarray, "d d"], tolerance: float = 1e-6) -> float:
+    """Variance c of inputs with covariance ``c I``, the only ones for which the modes decouple exactly.
+
+    Raises
+    ------
+    ValueError
+        If the covariance is not a positive multiple of the identity within ``tolerance`` of c.
+    """
+    covariance = np.asarray(input_covariance, np.float64)
+    if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+        raise ValueError(f"input_covariance must be a square matrix, got shape {covariance.shape}")
+    variance = float(np.trace(covariance) / len(covariance))
+    check_positive(variance=variance)
+    gap = float(np.max(np.abs(covariance - variance * np.eye(len(covariance)))) / variance)
+    if not gap <= tolerance:
+        raise ValueError(
+            "the exact solution needs inputs whose covariance is a multiple of the identity, and this one is off by "
+            f"{gap:.2g} of it: whiten the inputs, or simulate"
+        )
+    return variance
+
+
 def _primitive(y: np.ndarray, depth: float, above: np.ndarray) -> np.ndarray:
     """Primitive of the scaled time in ``y = -ln |1 - x|`` plus, below the target, ``ln x``; up to a constant.
 

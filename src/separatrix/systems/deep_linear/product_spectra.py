@@ -6,7 +6,8 @@ matrices keeps all of them at 1 ("dynamical isometry"; Saxe, McClelland, Ganguli
 law: Penson and Zyczkowski 2011, arXiv 1103.3453; its parametrisation is re-derived from the moments here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -16,15 +17,28 @@ from separatrix.systems.deep_linear.domain import check_positive
 from separatrix.systems.deep_linear.quadrature import legendre_rule
 
 
-def product_singular_values(factors: Iterable[Float[np.ndarray, "... n n"]]) -> Iterator[Float[np.ndarray, "... n"]]:
-    """Singular values, decreasing, of the first factor, of the product of the first two, and so on.
+def product_singular_values(
+    factors: Iterable[Float[np.ndarray, "... n n"]], numbers: Sequence[int]
+) -> Float[np.ndarray, "... k n"]:
+    """Singular values, decreasing, of the products of the first ``numbers`` factors (increasing).
 
     Absolute errors are rounding of the largest value of each product: what lies below ``1e-15`` of it is noise.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not increase from 1 on, or there are fewer factors.
     """
-    product = None
-    for factor in factors:
+    if not numbers or numbers[0] < 1 or any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise ValueError(f"numbers must increase from at least 1, got {tuple(numbers)}")
+    product, values = None, []
+    for number, factor in enumerate(factors, start=1):
         product = factor if product is None else factor @ product
-        yield np.linalg.svd(product, compute_uv=False)
+        if number in numbers:
+            values.append(np.linalg.svd(product, compute_uv=False))
+    if len(values) < len(numbers):
+        raise ValueError(f"there must be at least {numbers[-1]} factors")
+    return np.stack(values, axis=-2)
 
 
 def fuss_catalan_moment(order: int, factors: int) -> float:
