@@ -105,10 +105,11 @@ def steps_until(
     threshold: Float[np.ndarray, " n"],
     arguments: Arguments,
     most_steps: int,
+    race: int = 1,
 ) -> Int[np.ndarray, " n"]:
     """Steps of a noise-free iteration until ``measure(state, arguments)`` is at most ``threshold``, for each member.
 
-    Each device stops as soon as all of its members have arrived or are no longer finite.
+    Each device stops as soon as each race has a winner, or all of its members are no longer finite.
 
     Parameters
     ----------
@@ -122,20 +123,32 @@ def steps_until(
         One for each member.
     most_steps
         Steps after which those still under way are given up.
+    race
+        Consecutive members that race each other (such as step sizes from one start): once one has arrived the others
+        need not go on. ``n`` must be a multiple of it.
 
     Returns
     -------
-    ``(n,)``: the first number of steps, -1 for a member that diverged, -2 for one that did not arrive in time.
+    ``(n,)``: the first number of steps, -1 for a member that diverged, -2 for one that did not arrive in time, or not
+    before its race was over everywhere. The smallest nonnegative number of each race does not depend on the others.
+
+    Raises
+    ------
+    ValueError
+        If the number of members is not a multiple of ``race``.
     """
     n = len(threshold)
-    mesh, (state, threshold) = _spread((state, jnp.asarray(threshold)), n)
-    return np.asarray(_steps_until(step, measure, mesh, state, threshold, arguments, jnp.uint32(most_steps)))[:n]
+    if n % race:
+        raise ValueError(f"the {n} members must be a multiple of race, got {race}")
+    mesh, (state, threshold) = _spread((state, jnp.asarray(threshold)), n, race)
+    arrived = _steps_until(step, measure, race, mesh, state, threshold, arguments, jnp.uint32(most_steps))
+    return np.asarray(arrived)[:n]
 
 
-def _spread(tree: Any, members: int) -> tuple[Mesh, Any]:
+def _spread(tree: Any, members: int, together: int = 1) -> tuple[Mesh, Any]:
     """Devices to use, and the arrays with members added so that each device gets an equal share."""
-    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), members))])
-    padding = -members % devices.size
+    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), members // together))])
+    padding = -members % (devices.size * together)
     if padding:
         tree = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), tree)
     return Mesh(devices, ("members",)), tree
@@ -146,9 +159,16 @@ def _split(tree: Any) -> Any:
     return jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _steps_until(
-    step: Step, measure: Observe, mesh: Mesh, state: State, threshold: Array, arguments: Arguments, most: Array
+    step: Step,
+    measure: Observe,
+    race: int,
+    mesh: Mesh,
+    state: State,
+    threshold: Array,
+    arguments: Arguments,
+    most: Array,
 ) -> Array:
     def share(state: State, threshold: Array, arguments: Arguments, most: Array) -> Array:
         def judged(state: State, arrived: Array, t: Array) -> Array:
@@ -158,7 +178,8 @@ def _steps_until(
 
         def under_way(carry: tuple) -> Array:
             _, arrived, t = carry
-            return jnp.any(arrived == -2) & (t < most)
+            races = arrived.reshape(-1, race)
+            return jnp.any(jnp.any(races == -2, axis=1) & ~jnp.any(races >= 0, axis=1)) & (t < most)
 
         def advance(carry: tuple) -> tuple:
             state, arrived, t = carry

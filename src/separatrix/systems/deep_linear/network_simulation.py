@@ -13,6 +13,7 @@ Each class is a :class:`separatrix.engines.ensemble.Step`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -31,11 +32,21 @@ Activation = Literal["linear", "tanh"]
 
 
 def network_state(
-    weights: Sequence[Float[np.ndarray, "... i j"]], members: int | None = None, dtype: str = "float64"
+    weights: Sequence[Float[np.ndarray, "... i j"]],
+    members: int | None = None,
+    dtype: str = "float64",
+    stacked: bool = False,
 ) -> State:
-    """State of an ensemble from weights ``(n, d_l, d_{l-1})``, or ``(d_l, d_{l-1})`` shared by ``members`` runs."""
+    """State of an ensemble from weights ``(n, d_l, d_{l-1})``, or ``(d_l, d_{l-1})`` shared by ``members`` runs.
+
+    With ``stacked`` the hidden layers, which must then have one shape, are one array ``(L - 2, d, d, n)``: a loop
+    instead of a program that grows with depth. Descent takes either form, observers only layer by layer.
+    """
     shared = lambda w: np.broadcast_to(w, (members or 1, *w.shape)) if w.ndim == 2 else w  # noqa: E731
-    return {"weights": tuple(jnp.asarray(np.moveaxis(shared(np.asarray(w)), 0, -1), dtype) for w in weights)}
+    layers = tuple(np.moveaxis(shared(np.asarray(w)), 0, -1) for w in weights)
+    if stacked and len(layers) > 2:
+        layers = (layers[0], np.stack(layers[1:-1]), layers[-1])
+    return {"weights": tuple(jnp.asarray(w, dtype) for w in layers)}
 
 
 def member_weights(state: State) -> list[Float[Array, "n i j"]]:
@@ -43,13 +54,17 @@ def member_weights(state: State) -> list[Float[Array, "n i j"]]:
     return [jnp.moveaxis(w, -1, 0) for w in state["weights"]]
 
 
-def _forward(weights: Sequence[Array], inputs: Array, activation: Activation = "linear") -> list[Array]:
-    """What every layer sees and, last, the output, each ``(d, b, n)``."""
-    hidden = [inputs]
+def _forward(weights: Sequence[Array], inputs: Array, activation: Activation = "linear") -> tuple[list[Array], Array]:
+    """What every layer sees, ``(d, b, n)`` or ``(k, d, b, n)`` for a stack of k layers, and the output."""
+    act = jnp.tanh if activation == "tanh" else lambda drive: drive
+    seen, hidden = [], inputs
     for w in weights[:-1]:
-        drive = product(w, hidden[-1])
-        hidden.append(jnp.tanh(drive) if activation == "tanh" else drive)
-    return [*hidden, product(weights[-1], hidden[-1])]
+        if w.ndim == 4:
+            hidden, before = jax.lax.scan(lambda h, layer: (act(product(layer, h)), h), hidden, w)
+        else:
+            hidden, before = act(product(w, hidden)), hidden
+        seen.append(before)
+    return [*seen, hidden], product(weights[-1], hidden)
 
 
 def _descend(
@@ -60,15 +75,21 @@ def _descend(
     activation: Activation = "linear",
 ) -> tuple[Array, ...]:
     """``W_l + rate * sum_b (A_l^T r_b)(B_l x_b)^T`` with ``r = residual(W x)``: one forward and one backward pass."""
-    hidden = _forward(weights, inputs, activation)
-    error = residual(hidden[-1])
-    updated = []
-    for layer in reversed(range(len(weights))):
-        updated.append(weights[layer] + rate * outer_product(error, hidden[layer]))
-        if layer:
-            error = transposed_product(weights[layer], error)
-            if activation == "tanh":
-                error = error * (1 - hidden[layer] ** 2)
+    seen, output = _forward(weights, inputs, activation)
+
+    def back(error: Array, layer: tuple[Array, Array]) -> tuple[Array, Array]:
+        w, before = layer
+        below = transposed_product(w, error)
+        if activation == "tanh":
+            below = below * (1 - before**2)
+        return below, w + rate * outer_product(error, before)
+
+    error, updated = residual(output), []
+    for w, before in zip(reversed(weights[1:]), reversed(seen[1:]), strict=True):
+        walk = partial(jax.lax.scan, back, reverse=True) if w.ndim == 4 else back
+        error, new = walk(error, (w, before))
+        updated.append(new)
+    updated.append(weights[0] + rate * outer_product(error, seen[0]))
     return tuple(reversed(updated))
 
 
@@ -158,7 +179,7 @@ class GradientDescent:
 def population_loss(state: State, arguments: Arguments) -> Float[Array, " n"]:
     """``|M - W|^2 / 2`` of every member, by one forward pass along the lanes."""
     basis = _basis(state["weights"])
-    output = _forward(state["weights"], basis)[-1]
+    output = _forward(state["weights"], basis)[1]
     target = _teacher_output(arguments["singular_values"].astype(basis.dtype), basis, output.shape[0])
     return 0.5 * jnp.sum((target - output) ** 2, axis=(0, 1))
 
@@ -198,7 +219,7 @@ def batch(state: State, arguments: Arguments) -> tuple[Float[Array, "d_0 N n"], 
 
 def network_output(state: State, inputs: Float[Array, "d_0 b n"], activation: Activation) -> Float[Array, "d_L b n"]:
     """Outputs of every member for one batch."""
-    return _forward(state["weights"], inputs, activation)[-1]
+    return _forward(state["weights"], inputs, activation)[1]
 
 
 @dataclass(frozen=True)

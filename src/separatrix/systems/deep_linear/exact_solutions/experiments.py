@@ -306,19 +306,17 @@ def _scan_experiment(
     settings: Settings, task: ModeTask, name: str, kind: str, depth: int, width: int = 0, control: bool = False
 ) -> Experiment:
     widths = (task.inputs, *(width or settings.scan_width,) * (depth - 1), task.outputs)
-    # Frames do not matter where the start is decoupled.
-    members = 4 if kind in ("decoupled", "layerwise") else settings.scan_runs
+    members = settings.scan_runs
     size = sum(a * b for a, b in pairwise(widths))
-    likely = {"gaussian": 12 * depth, "layerwise": 12 * depth, "decoupled": 150, "orthogonal": 60}[kind]
-    if width:
-        likely = settings.most_steps
-    work = 10 * size * min(task.inputs, task.outputs) * STEP_GRID.size * members * min(likely, settings.most_steps)
+    likely = {"gaussian": 12 * depth, "layerwise": 12 * depth, "decoupled": 40, "orthogonal": 20}[kind]
+    likely = min(settings.most_steps, likely if not width else 40 * depth)
+    work = 10 * size * min(task.inputs, task.outputs) * STEP_GRID.size * members * likely
     return Experiment(
         name,
         partial(_count_steps, settings, task, kind, widths),
         members=members,
-        bytes_per_member=8 * STEP_GRID.size * 6 * size,
-        seconds=0.5 + 0.06 * depth + work / 5e9,
+        bytes_per_member=8 * STEP_GRID.size * 8 * size,
+        seconds=1.0 + work / 5e9,
         control=control,
     )
 
@@ -344,11 +342,14 @@ def _count_steps(
         # smaller.
         starts = [[w.T for w in reversed(one)] for one in starts]
     rates = STEP_GRID * optimal_learning_rate(task.largest, len(widths) - 1)
-    state = network_state([np.repeat(np.stack(layer), rates.size, axis=0) for layer in zip(*starts, strict=True)])
+    layers = [np.repeat(np.stack(layer), rates.size, axis=0) for layer in zip(*starts, strict=True)]
+    state = network_state(layers, stacked=True)
     state["learning_rate"] = jnp.asarray(np.tile(rates, stop - start))
     arguments = {"singular_values": task.singular_values, "learning_rate": 0.0}
     goal = LOSS_SHARE * np.asarray(population_loss(state, arguments))
-    steps = steps_until(GradientDescent(), population_loss, state, goal, arguments, settings.most_steps)
+    steps = steps_until(
+        GradientDescent(), population_loss, state, goal, arguments, settings.most_steps, race=rates.size
+    )
     return xr.Dataset(
         {"steps": (("member", "rate"), steps.reshape(-1, rates.size))},
         {"member": np.arange(start, stop), "rate": STEP_GRID},

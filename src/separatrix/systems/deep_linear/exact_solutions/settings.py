@@ -50,7 +50,7 @@ class Settings:
     scan_width: int = setting(32, "hidden width of these networks", low=1, high=4096)
     scan_strength: float = setting(0.1, "mode strength at their decoupled start", low=1e-6, high=10)
     scan_runs: int = setting(8, "random starts at each of these depths", low=4, high=10**5)
-    most_steps: int = setting(1000, "steps after which a run is given up", low=10, high=10**7)
+    most_steps: int = setting(600, "steps after which a run is given up", low=10, high=10**7)
     exact_draws: int = setting(12, "random starts that are compared with an ODE solver", low=2, high=10**4)
     matrix_size: int = setting(100, "size of the matrices whose products are taken", low=2, high=4096)
     factors: tuple[int, ...] = setting((1, 2, 5, 10, 20, 50), "numbers of factors, increasing", low=1, high=1000)
