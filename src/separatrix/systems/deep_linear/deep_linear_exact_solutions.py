@@ -137,9 +137,9 @@ STUDY = Study(
         "smoke": {
             "depth": (2, 3),
             "runs": 6,
-            "scan_depth": (2, 4, 8),
-            "scan_width": 8,
+            "scan_depth": (2, 4, 8, 32, 64),
             "scan_runs": 6,
+            "most_steps": 250,
             "exact_draws": 4,
             "matrix_size": 60,
             "factors": (1, 5, 20),

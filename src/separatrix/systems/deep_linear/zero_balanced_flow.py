@@ -130,6 +130,8 @@ def _advance(state: np.ndarray, rate: np.ndarray, now: float, end: float, grown:
 
 
 def _step(state: np.ndarray, rate: np.ndarray, time: float) -> np.ndarray:
+    if time * (rate.max() + np.sum(state**2)) < 1e-17:  # below rounding
+        return state
     exponent = np.minimum(rate * time, _LARGEST_EXPONENT)
     safe = np.where(rate == 0, 1.0, rate)
     phi = np.where(rate == 0, time, np.expm1(2 * exponent) / (2 * safe))

@@ -44,13 +44,13 @@ def analytic_curves(settings: Settings, results: Results, pace: float = 1.0) -> 
                 excluded=diverged_fraction(data), members=error.size, note=f"error {error.max():.2g} of s",
             )
         )  # fmt: skip
+    label, accepted = "power of the learning rate in the error", (0.9, 1.1)
+    if not np.min(errors) > 0:
+        return [*measurements, Measurement.missing(label, accepted, "an error is zero or not a number")]
     x = np.log(RATE_FACTORS) - np.mean(np.log(RATE_FACTORS))
     powers = x @ np.log(np.array(errors)) / (x @ x)
     estimate, interval = spread(powers)
-    measurements.append(
-        Measurement("power of the learning rate in the error", estimate, interval, (0.9, 1.1), members=powers.size)
-    )
-    return measurements
+    return [*measurements, Measurement(label, estimate, interval, accepted, members=powers.size)]
 
 
 def depth_curves(settings: Settings, results: Results, extra: int = 0) -> list[Measurement]:

@@ -24,6 +24,9 @@ from separatrix.systems.deep_linear.product_spectra import fraction_below
 from separatrix.systems.deep_linear.response_observables import group_means, tied_groups
 from separatrix.systems.deep_linear.zero_balanced_flow import zero_balanced_flow
 
+#: Singular values below this share of the largest are rounding.
+_ROUNDING = 1e-15
+
 
 def figures(settings: Settings) -> list[Figure]:
     """All figures, in the order of the argument."""
@@ -70,7 +73,8 @@ def figures(settings: Settings) -> list[Figure]:
                draw_finite_delay),
         Figure("spectra", "Singular values of products of random matrices",
                "Histograms over all draws of the singular values of products of D Gaussian matrices (filled) and of "
-               f"orthogonal matrices of gain {GAIN} (line). Last panel: share of singular values below "
+               f"orthogonal matrices of gain {GAIN} (line); what is rounding of the largest is left out. Last panel: share "
+               "of singular values below "
                f"{COLLAPSED:g}, mean over draws, and its limit at infinite size (line).",
                draw_spectra),
     ]  # fmt: skip
@@ -127,7 +131,7 @@ def draw_half_times(settings: Settings, results: Results) -> Canvas:
     grid = np.linspace(0.85 / s.max(), 1.1 / s.min(), 200)
     left.plot(grid, half_time(settings.initial_strength, 1 / grid, 2), color="black", label="exact")
     left.plot(1 / s, np.nanmedian(times, axis=0), "o", color=COLOURS[0], label="gradient descent")
-    left.set(xlabel="1 / singular value", ylabel=f"half time, {TIME}", title="decoupled start")
+    left.set(xlabel="1 / singular value", ylabel="half time (learning rate x steps)", title="decoupled start")
     left.legend(frameon=False, fontsize=8)
     variance = batch_task(settings).variance
     linear = None
@@ -148,7 +152,7 @@ def draw_half_times(settings: Settings, results: Results) -> Canvas:
         grid = grid[variance * fitted * grid < 0.5]
         right.plot(grid, half_time(fitted, 1 / grid, 2, variance), color="black",
                    label=f"exact, from strength {fitted:.1e}")  # fmt: skip
-    right.set(xlabel="1 / singular value", ylabel=f"half time, {TIME}", title="random small start")
+    right.set(xlabel="1 / singular value", ylabel="half time (learning rate x steps)", title="random small start")
     right.legend(frameon=False, fontsize=8)
     return canvas
 
@@ -215,7 +219,7 @@ def draw_pairs(settings: Settings, results: Results) -> Canvas:
         )
         axis.plot(data["time"].values, data["numeric"].values[k].prod(axis=-1), "o", ms=3, color=COLOURS[k])
     axis.set(xlabel=TIME, ylabel="strength u = a b")
-    axis.legend(frameon=False, fontsize=8, loc="center right")
+    axis.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.72))
     return canvas
 
 
@@ -258,7 +262,7 @@ def predicted_steps(settings: Settings, depth: int) -> float:
 
 def draw_steps(settings: Settings, results: Results) -> Canvas:
     """Steps to a small loss against depth."""
-    canvas, axes = panels(1, width=5.6, height=4.0)
+    canvas, axes = panels(1, width=7.2, height=4.0)
     axis = axes[0, 0]
     for colour, kind in zip(COLOURS, (*STARTS, "square"), strict=False):
         depths = [d for d in settings.scan_depth if kind != "square" or d <= SQUARE_DEPTH]
@@ -283,7 +287,7 @@ def draw_steps(settings: Settings, results: Results) -> Canvas:
     axis.set_xticks(settings.scan_depth, [str(d) for d in settings.scan_depth])
     axis.minorticks_off()
     plain_ticks(axis.yaxis)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return canvas
 
 
@@ -305,9 +309,9 @@ def draw_spectra(settings: Settings, results: Results) -> Canvas:
     canvas, axes = panels(len(chosen) + 1, width=3.2, height=3.2)
     gaussian, orthogonal = (results[f"spectra_{kind}"]["value"].values for kind in ("gaussian", "orthogonal"))
     for axis, k in zip(axes[0], chosen, strict=False):
-        values = np.log10(np.maximum(gaussian[:, k].ravel(), 1e-300))
-        low = max(values.min(), -16)
-        axis.hist(np.clip(values, low, None), 50, weights=np.full(values.size, 1 / values.size), color=COLOURS[0],
+        values = gaussian[:, k].ravel()
+        values = np.log10(values[values > _ROUNDING * values.max()])
+        axis.hist(values, 50, weights=np.full(values.size, 1 / gaussian[:, k].size), color=COLOURS[0],
                   alpha=0.6, label="Gaussian")  # fmt: skip
         axis.axvline(np.log10(np.median(orthogonal[:, k])), color=COLOURS[1], lw=2, label="orthogonal")
         axis.axvline(np.log10(COLLAPSED), color="0.5", lw=0.8, ls=":")

@@ -202,9 +202,10 @@ def _warnings(settings: Settings, scan: ModeTask):
             f"batch_learning_rate = {settings.batch_learning_rate:g} does not resolve the fastest mode of the data "
             f"(times its curvature: {settings.batch_learning_rate * curvature:.3g}, small means below 0.5)."
         )
-    if settings.scan_width <= scan.outputs:
+    widest = max(scan.inputs, scan.outputs)
+    if settings.scan_width < 2 * widest:
         yield (
-            f"scan_width = {settings.scan_width} is not above the {scan.outputs} outputs: orthogonal starts are "
+            f"scan_width = {settings.scan_width} is below twice the {widest} inputs or outputs: orthogonal starts are "
             "independent of depth only in wide hidden layers."
         )
     if sum(depth >= 32 for depth in settings.scan_depth) < 2:
