@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from separatrix.engines.ensemble import Arguments, State
+from separatrix.engines.lanes import outer_product, product
 from separatrix.systems.deep_linear.network_simulation import Activation, batch, network_output
 
 
@@ -27,11 +28,14 @@ class ResponseObserver:
         x, y = batch(state, arguments)
         output = network_output(state, x, self.activation)
         left, right = (jnp.asarray(arguments[name], x.dtype) for name in ("left", "right"))
-        inward = jnp.einsum("dr,dbn->rbn", right, x)
-        outward = jnp.einsum("dr,dbn->rbn", left, output)
+        members, samples = x.shape[-1], x.shape[1]
+        inward = jnp.broadcast_to((right.T @ x[..., 0])[..., None], (right.shape[1], samples, members))
+        outward = product(jnp.broadcast_to(left.T[..., None], (*left.T.shape, members)), output)
+        squares = jnp.sum((y - output) ** 2, axis=0)[None]
+        # Sums over samples run in one order whatever the number of members, unlike those of a reduction.
         return {
-            "strength": jnp.mean(inward * outward, axis=1),
-            "loss": 0.5 * jnp.mean(jnp.sum((y - output) ** 2, axis=0), axis=0),
+            "strength": jnp.diagonal(outer_product(outward, inward), axis1=0, axis2=1).T / samples,
+            "loss": 0.5 * outer_product(squares, jnp.ones_like(squares))[0, 0] / samples,
         }
 
 

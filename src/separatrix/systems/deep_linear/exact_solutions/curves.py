@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from separatrix.engines.intervals import bonferroni, mean_interval
 from separatrix.lab import Measurement, Results, diverged_fraction
@@ -122,7 +122,7 @@ def _order(data: xr.Dataset) -> Measurement:
     if s.size < 3 or whole.sum() < 2:
         return Measurement.missing(label, accepted, "needs three different modes that are learned")
     # Two modes half learned at the same time, such as at the start, are equal in rank; all of them have no order.
-    ranks = [0.0 if np.ptp(row) == 0 else float(spearmanr(row, 1 / s).statistic) for row in times[whole]]
+    ranks = [0.0 if np.ptp(row) == 0 else np.corrcoef(rankdata(row), rankdata(1 / s))[0, 1] for row in times[whole]]
     estimate, interval = mean_interval(np.array(ranks))
     return Measurement(
         label, estimate, (interval[0], min(interval[1], 1.0)), accepted, excluded=1 - whole.mean(), members=len(ranks)

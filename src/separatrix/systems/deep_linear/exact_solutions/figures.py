@@ -73,9 +73,8 @@ def figures(settings: Settings) -> list[Figure]:
                draw_finite_delay),
         Figure("spectra", "Singular values of products of random matrices",
                "Histograms over all draws of the singular values of products of D Gaussian matrices (filled) and of "
-               f"orthogonal matrices of gain {GAIN} (line); what is rounding of the largest is left out. Last panel: share "
-               "of singular values below "
-               f"{COLLAPSED:g}, mean over draws, and its limit at infinite size (line).",
+               f"orthogonal matrices of gain {GAIN} (line); what is rounding of the largest is left out. Last "
+               f"panel: share of singular values below {COLLAPSED:g}, mean over draws, and its limit at infinite size (line).",
                draw_spectra),
     ]  # fmt: skip
 
