@@ -22,6 +22,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("sgd_ensemble", ["torch"]),
         ("diffusion_observable", ["torch"]),
         ("scalar_sde", ["torch", "diffrax"]),
+        ("exact_solutions", ["torch", "diffrax"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):

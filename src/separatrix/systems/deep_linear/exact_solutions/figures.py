@@ -74,7 +74,8 @@ def figures(settings: Settings) -> list[Figure]:
         Figure("spectra", "Singular values of products of random matrices",
                "Histograms over all draws of the singular values of products of D Gaussian matrices (filled) and of "
                f"orthogonal matrices of gain {GAIN} (line); what is rounding of the largest is left out. Last "
-               f"panel: share of singular values below {COLLAPSED:g}, mean over draws, and its limit at infinite size (line).",
+               f"panel: share of singular values below {COLLAPSED:g}, mean over draws, and its limit at infinite "
+               "size (line).",
                draw_spectra),
     ]  # fmt: skip
 
