@@ -18,7 +18,7 @@ from separatrix.systems.deep_linear.mode_solutions import (
     unbalanced_amplitudes,
 )
 
-DEPTHS = (1, 1.5, 2, 3, 4, 8, 64, 1e6, np.inf)
+DEPTHS = (1, 1 + 1e-9, 1.5, 2 - 1e-9, 2, 2 + 1e-9, 3, 4, 8, 64, 1e6, np.inf)
 PAIRS = ((2.0, 0.5, 0.01), (2.0, 0.01, 0.5), (1.0, 1.5, 0.001), (1.0, 0.3, 0.29), (1.0, 0.5, -0.1), (1.0, -0.4, -1.9),
          (0.7, 3.0, 2.0), (1.0, 1e-6, 2.0))  # fmt: skip
 

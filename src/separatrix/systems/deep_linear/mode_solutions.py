@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.special import boxcox, expit, hyp2f1, logit, psi
 
 from separatrix.systems.deep_linear.domain import check_depth, check_nonnegative, check_positive
+from separatrix.systems.deep_linear.quadrature import legendre_rule
 
 Values = Float[np.ndarray, "..."] | float
 
@@ -113,29 +114,67 @@ def progress(time: Values, initial: Values, depth: float) -> Float[np.ndarray, "
         return balanced_strength(tau / 2, x0, 1.0)
     if depth == 1:
         return np.asarray(1 + (x0 - 1) * np.exp(-tau))
-    above = x0 > 1
-    moving = (x0 != 1) & (tau > 0)
-    with np.errstate(divide="ignore"):
-        start = np.where(above, -np.log(np.abs(x0 - 1)), logit(np.where(x0 >= 1, 0.5, x0)))
-    start = np.where(moving, start, 0.0)
-    target = _primitive(start, depth, above) + tau
-    # d(primitive)/dy = x^{2/L-1} below the target and (1/x)^{2-2/L} above lies between its value now and 1.
-    now = _slope(start, depth, above)
-    with np.errstate(over="ignore"):
-        low = start + tau / np.maximum(now, 1.0)
-        high = np.minimum(start + tau / np.minimum(now, 1.0), np.finfo(np.float64).max / 4)
-    y = low
-    for _ in range(200):
-        gap = _primitive(y, depth, above) - target
-        low, high = np.where(gap <= 0, y, low), np.where(gap > 0, y, high)
-        step = y - gap / _slope(y, depth, above)
-        new = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-        done = np.abs(new - y) <= 1e-15 * (1 + np.abs(y))
-        y = new
-        if np.all(done | ~moving):
-            break
-    end = np.where(above, 1 + np.exp(-y), expit(y))
-    return np.asarray(np.where(moving, end, x0))
+    end = np.array(x0)
+    below, above = (x0 < 1) & (tau > 0), (x0 > 1) & (tau > 0)
+    if below.any():
+        end[below] = expit(_advance(logit(x0[below]), tau[below], 2 / depth - 1))
+    if above.any():
+        # With z = 1/x the flow is dz/dtau = z^{2/L-1} (1 - z): the same in the logit of z.
+        end[above] = 1 + np.exp(-_advance(-np.log(x0[above] - 1), tau[above], 2 - 2 / depth))
+    return end
+
+
+#: Beyond these logits x is 1, or its logarithm is the logit, to rounding.
+_FLAT = 40.0
+_PANEL, _POINTS, _ITERATIONS = 0.5, 10, 6
+
+
+def _advance(start: Float[np.ndarray, " n"], tau: Float[np.ndarray, " n"], power: float) -> Float[np.ndarray, " n"]:
+    """Where the logit y is after ``tau`` on ``dtau/dy = x^power``, ``x = 1 / (1 + e^{-y})``.
+
+    The time is summed over panels of y, short enough for Gauss-Legendre quadrature to be exact to rounding, from the
+    end at which ``x^power`` is small: so that small times are known relative to themselves. Newton's method then places
+    the end within its panel.
+    """
+    node, weight = legendre_rule(_POINTS)
+    node, weight = (node + 1) / 2, weight / 2
+
+    def span(y: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Time from y to y + length."""
+        return length * (expit(y[..., None] + length[..., None] * node) ** power @ weight)
+
+    from_top = power < 0.02  # a small positive power is as good as none, and has no time since minus infinity
+    low = min(float(start.min()), _FLAT) if from_top else -_FLAT
+    count = max(int(np.ceil((_FLAT - low) / _PANEL)), 1)
+    edges = _FLAT - _PANEL * np.arange(count, -1, -1.0)
+    panels = span(edges[:-1], np.full(count, _PANEL))
+    if from_top:  # time still to pass until the upper end, beyond which it is y itself
+        passed = -np.append(np.cumsum(panels[::-1])[::-1], 0.0)
+    else:  # time since minus infinity
+        passed = np.exp(power * edges[0]) / power + np.append(0.0, np.cumsum(panels))
+
+    place = np.clip(np.searchsorted(edges, start, side="right") - 1, 0, count - 1)
+    inside = np.clip(start, edges[0], edges[-1])
+    if from_top:
+        begun = passed[place + 1] - span(inside, edges[place + 1] - inside)
+    else:
+        begun = passed[place] + span(edges[place], inside - edges[place])
+        begun = np.where(start < edges[0], np.exp(power * start) / power, begun)
+    goal = begun + np.maximum(start - _FLAT, 0.0) + tau
+
+    place = np.clip(np.searchsorted(passed, goal, side="right") - 1, 0, count - 1)
+    left, right = edges[place], edges[place + 1]
+    wanted = passed[place + 1] - goal if from_top else goal - passed[place]
+    share = np.clip((goal - passed[place]) / panels[place], 0, 1)
+    y = left + _PANEL * share
+    for _ in range(_ITERATIONS):
+        error = wanted - span(y, right - y) if from_top else span(left, y - left) - wanted
+        y = np.clip(y - error * expit(y) ** -power, left, right)
+    y = np.where(goal > passed[-1], _FLAT + (goal - passed[-1]), y)
+    if not from_top:
+        with np.errstate(divide="ignore"):
+            y = np.where(goal < passed[0], np.log(power * goal) / power, y)
+    return y
 
 
 def mode_strength(
@@ -220,11 +259,6 @@ def _primitive(y: np.ndarray, depth: float, above: np.ndarray) -> np.ndarray:
     below = boxcox(x, e - 1) + boxcox(x, e) + _geometric(y, e)
     # y = -ln(x - 1) above: z = 1 / (1 + e^{-y}), the same function of y
     return np.where(above, boxcox(x, 2 - e) + _geometric(y, 2 - e), below)
-
-
-def _slope(y: np.ndarray, depth: float, above: np.ndarray) -> np.ndarray:
-    e = 2 / depth
-    return expit(y) ** np.where(above, 2 - e, e - 1)
 
 
 def _geometric(y: np.ndarray, power: float) -> np.ndarray:
