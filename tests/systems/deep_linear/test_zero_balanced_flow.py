@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from separatrix.systems.deep_linear.mode_solutions import balanced_strength
-from separatrix.systems.deep_linear.starts import decoupled_weights, zero_balanced_weights
+from separatrix.systems.deep_linear.starts import decoupled_weights, orthogonal_weights, zero_balanced_weights
 from separatrix.systems.deep_linear.teacher import Teacher
 from separatrix.systems.deep_linear.zero_balanced_flow import zero_balanced_flow
 
@@ -124,6 +124,19 @@ def test_at_long_times_the_teacher_is_learned_or_its_null_space_forgotten(time):
     error = np.linalg.norm(zero_balanced_flow(first, second, teacher, [time]).product[0] - teacher)
     assert 0.01 / time < error < 10 / time
     assert np.linalg.norm(zero_balanced_flow(first, second, 0 * teacher, [time]).product[0]) < 3 / time
+
+
+@pytest.mark.parametrize("same_sign", [True, False])
+def test_square_orthogonal_starts_reach_only_teachers_with_the_sign_of_their_determinant(same_sign):
+    first, second = orthogonal_weights(np.random.default_rng(0), (4, 4, 4))
+    if (np.linalg.det(second @ first) > 0) != same_sign:
+        first = np.diag([-1.0, 1, 1, 1]) @ first
+    teacher = np.diag([1.0, 0.9, 0.8, 0.7])
+    flow = zero_balanced_flow(first, second, teacher, [0.5, 2.0, 10.0]).product
+    assert np.all((np.linalg.det(flow[:2]) > 0) == same_sign)
+    # the mode that would have to pass through zero stays there
+    error = np.linalg.svd(teacher - flow[2])[1]
+    np.testing.assert_allclose(error, [0, 0, 0, 0] if same_sign else [0.7, 0, 0, 0], atol=2e-3)
 
 
 def test_what_is_not_zero_balanced_is_refused():

@@ -111,9 +111,10 @@ def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
     text = (
         "Loss |y - f(x)|^2 / 2 per sample; time is learning rate times steps. Where a formula is exact the interval is "
-        "the whole range over members. Orthogonal starts are free of depth only where the hidden layers are wider than "
-        "the rank of the teacher: square networks with a teacher of full rank are slower the deeper they are, and fail "
-        "where the determinants of the start and the teacher differ in sign (control of A6)."
+        "the whole range over members. Orthogonal starts are free of depth only where the hidden layers are clearly "
+        "wider than inputs and outputs: square networks with a teacher of full rank take tens to hundreds of steps, "
+        "depending on depth and start; where the determinants of start and teacher differ in sign, gradient flow cannot "
+        "reach the teacher, and descent only by leaving a saddle through the error of its finite steps (control of A6)."
     )
     if settings.synthetic:
         return text

@@ -110,7 +110,7 @@ def spectra(settings: Settings, results: Results, exchanged: bool = False) -> li
         estimate, interval = mean_interval(collapsed[:, k] - collapsed[:, k - 1], confidence=confidence)
         measurements.append(
             Measurement(
-                f"Gaussian, {factors[k - 1]} to {factors[k]} factors, rise of the share below {COLLAPSED:g}",
+                f"Gaussian, D = {factors[k - 1]} to {factors[k]}, rise of the share below {COLLAPSED:g}",
                 estimate, interval, (0.002, 1.0), members=len(collapsed),
             )
         )  # fmt: skip
@@ -121,7 +121,7 @@ def spectra(settings: Settings, results: Results, exchanged: bool = False) -> li
         estimate, interval = mean_interval(collapsed[:, k] - predicted, confidence=confidence)
         measurements.append(
             Measurement(
-                f"Gaussian, {number} factors, share below {COLLAPSED:g} minus that of infinite size",
+                f"Gaussian, D = {number}, share below {COLLAPSED:g} minus that of infinite size",
                 estimate, interval, (-near, near), members=len(collapsed), note=f"infinite size: {predicted:.3f}",
             )
         )  # fmt: skip
