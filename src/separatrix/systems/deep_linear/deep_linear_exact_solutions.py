@@ -113,8 +113,9 @@ def notes(settings: Settings) -> str:
         "Loss |y - f(x)|^2 / 2 per sample; time is learning rate times steps. Where a formula is exact the interval is "
         "the whole range over members. Orthogonal starts are free of depth only where the hidden layers are clearly "
         "wider than inputs and outputs: square networks with a teacher of full rank take tens to hundreds of steps, "
-        "depending on depth and start; where the determinants of start and teacher differ in sign, gradient flow cannot "
-        "reach the teacher, and descent only by leaving a saddle through the error of its finite steps (control of A6)."
+        "depending on depth and start; where the determinants of start and teacher differ in sign, gradient flow "
+        "cannot reach the teacher, and descent only by leaving a saddle through the error of its finite steps (control "
+        "of A6)."
     )
     if settings.synthetic:
         return text
