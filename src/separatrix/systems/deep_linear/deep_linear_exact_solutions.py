@@ -141,7 +141,7 @@ STUDY = Study(
             "runs": 6,
             "scan_depth": (2, 4, 8, 32, 64),
             "scan_runs": 6,
-            "most_steps": 250,
+            "most_steps": 150,
             "exact_draws": 4,
             "matrix_size": 60,
             "factors": (1, 5, 20),

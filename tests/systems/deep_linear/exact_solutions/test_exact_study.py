@@ -100,7 +100,7 @@ def test_results_do_not_depend_on_the_parts_but_on_the_seed(name):
 
 def test_without_controls_nothing_else_changes():
     names = {one.name for one in STUDY.experiments(tiny()) if one.control}
-    assert names == {"single_layer", "large_linear", "loud_tanh", "unbalanced",
+    assert names == {"single_layer", "large_linear", "loud_linear", "loud_tanh", "unbalanced",
                      "scan_layerwise_depth2", "scan_layerwise_depth4"}  # fmt: skip
 
 

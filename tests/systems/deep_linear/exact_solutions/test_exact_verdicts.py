@@ -42,8 +42,8 @@ THEORY = [
     ("A1", mode_solutions.balanced_strength, "left = np.exp(-2 * s * t)", "left = np.exp(-2.2 * s * t)"),
     ("A1", mode_solutions.mode_strength, "depth * c *", "1.1 * depth * c *"),
     ("A4", mode_solutions.mode_strength, "2 - 2 / depth", "2 - 1 / depth"),
-    ("A4", mode_solutions._slope, "e - 1", "e - 0.5"),
-    ("A4", mode_solutions._primitive, "boxcox(x, e - 1) + boxcox(x, e)", "boxcox(x, e - 1)"),
+    ("A4", mode_solutions._advance, "goal = begun + np.maximum(start - _FLAT, 0.0) + tau", "goal = begun + 1.1 * tau"),
+    ("A4", mode_solutions.progress, "2 / depth - 1", "2 / depth - 0.9"),
     ("A8", product_spectra.fraction_below, "(d + 1) ** 2 / np.tan", "(d + 1) / np.tan"),
 ]
 
