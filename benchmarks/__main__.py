@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import harness
 
-NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde", "sweeps")
+NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde", "exact_solutions", "sweeps")
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from separatrix import cli
 from separatrix.lab.settings import specs
-from separatrix.systems.deep_linear.saddle_to_saddle_sgd import STUDY
+from separatrix.systems.deep_linear import deep_linear_exact_solutions, saddle_to_saddle_sgd
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", ROOT / "CHANGELOG.md"]
 PACKAGE = ROOT / "src" / "separatrix"
+STUDIES = [module.STUDY for module in (deep_linear_exact_solutions, saddle_to_saddle_sgd)]
+each_study = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.slug)
 
 
 def name(page):
@@ -69,8 +71,8 @@ def test_the_links_are_seen():
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_exist(page):
-    classes = [STUDY.settings, cli.RunOptions, cli.ListOptions, cli.ShowOptions, cli.ReportOptions, cli.GalleryOptions,
-               cli.SweepOptions, cli.SweepShowOptions]  # fmt: skip
+    classes = [*(study.settings for study in STUDIES), cli.RunOptions, cli.ListOptions, cli.ShowOptions,
+               cli.ReportOptions, cli.GalleryOptions, cli.SweepOptions, cli.SweepShowOptions]  # fmt: skip
     fields = {field: spec for one in classes for field, spec in specs(one).items()}
     switches = {f"no_{field}" for field, spec in fields.items() if spec.kind is bool}
     known = {"help", "version", "over", *fields, *switches}
@@ -78,26 +80,28 @@ def test_options_exist(page):
     assert {option.replace("-", "_") for option in written} <= known
 
 
-def study_page():
-    return " ".join((ROOT / "docs" / "studies" / f"{STUDY.slug}.md").read_text("utf-8").split())
+def study_page(study):
+    return " ".join((ROOT / "docs" / "studies" / f"{study.slug}.md").read_text("utf-8").split())
 
 
-def test_the_page_of_the_study_gives_every_setting_with_its_default():
+@each_study
+def test_the_page_of_the_study_gives_every_setting_with_its_default(study):
     def text(value):
         if isinstance(value, tuple):
             return " ".join(map(text, value))
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value).removesuffix(".0")
 
     rows = [
-        f"| `--{field.replace('_', '-')}` | {text(spec.default)} |" for field, spec in specs(STUDY.settings).items()
+        f"| `--{field.replace('_', '-')}` | {text(spec.default)} |" for field, spec in specs(study.settings).items()
     ]
-    assert [row for row in rows if row not in study_page()] == []
+    assert [row for row in rows if row not in study_page(study)] == []
 
 
-def test_the_page_of_the_study_states_every_claim_and_its_control():
-    page = study_page()
-    claims = STUDY.claims(STUDY.settings())
-    assert re.findall(r"- \*\*(C\d+)\*\* ", page) == [claim.id for claim in claims]
+@each_study
+def test_the_page_of_the_study_states_every_claim_and_its_control(study):
+    page = study_page(study)
+    claims = study.claims(study.settings())
+    assert re.findall(r"- \*\*([A-Z]\d+)\*\* ", page) == [claim.id for claim in claims]
     for claim in claims:
         assert f"**{claim.id}** {claim.statement}" in page
         assert f"{claim.control_statement}." in page.partition(f"**{claim.id}**")[2].partition("- **")[0]

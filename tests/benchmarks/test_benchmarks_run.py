@@ -23,6 +23,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("diffusion_observable", ["torch"]),
         ("scalar_sde", ["torch", "diffrax"]),
         ("sweeps", []),
+        ("exact_solutions", ["torch", "diffrax"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):

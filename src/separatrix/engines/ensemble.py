@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from separatrix.engines.counter_normals import Keys
 
@@ -121,6 +121,107 @@ def evolve(
                                 jnp.asarray(record_steps, jnp.uint32))  # fmt: skip
     joined = lambda a: np.moveaxis(np.asarray(a), 0, -2).reshape(*a.shape[1:-1], -1)[..., :n]  # noqa: E731
     return jax.tree.map(joined, (records, diverged))
+
+
+def steps_until(
+    step: Step,
+    measure: Observe,
+    state: State,
+    threshold: Float[np.ndarray, " n"],
+    arguments: Arguments,
+    most_steps: int,
+    race: int = 1,
+) -> Int[np.ndarray, " n"]:
+    """Steps of a noise-free iteration until ``measure(state, arguments)`` is at most ``threshold``, for each member.
+
+    Each device stops as soon as each race has a winner, or all of its members are no longer finite.
+
+    Parameters
+    ----------
+    step
+        The iteration; it is given no noise.
+    measure
+        ``(n,)``, hashable; a member whose measure is not finite has diverged and will not arrive.
+    state, arguments
+        As of :func:`evolve`.
+    threshold
+        One for each member.
+    most_steps
+        Steps after which those still under way are given up.
+    race
+        Consecutive members that race each other (such as step sizes from one start): once one has arrived the others
+        need not go on. ``n`` must be a multiple of it.
+
+    Returns
+    -------
+    ``(n,)``: the first number of steps, -1 for a member that diverged, -2 for one that did not arrive in time, or not
+    before its race was over everywhere. The smallest nonnegative number of each race does not depend on the others.
+
+    Raises
+    ------
+    ValueError
+        If the number of members is not a multiple of ``race``.
+    """
+    n = len(threshold)
+    if n % race:
+        raise ValueError(f"the {n} members must be a multiple of race, got {race}")
+    mesh, (state, threshold) = _spread((state, jnp.asarray(threshold)), n, race)
+    arrived = _steps_until(step, measure, race, mesh, state, threshold, arguments, jnp.uint32(most_steps))
+    return np.asarray(arrived)[:n]
+
+
+def _spread(tree: Any, members: int, together: int = 1) -> tuple[Mesh, Any]:
+    """Devices to use, and the arrays with members added so that each device gets an equal share."""
+    devices = np.asarray(jax.devices()[: max(1, min(len(jax.devices()), members // together))])
+    padding = -members % (devices.size * together)
+    if padding:
+        tree = jax.tree.map(lambda a: jnp.concatenate([a, a[..., -1:].repeat(padding, -1)], -1), tree)
+    return Mesh(devices, ("members",)), tree
+
+
+def _split(tree: Any) -> Any:
+    """Partition of arrays along their last axis, the members."""
+    return jax.tree.map(lambda a: P(*(None,) * (a.ndim - 1), "members"), tree)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _steps_until(
+    step: Step,
+    measure: Observe,
+    race: int,
+    mesh: Mesh,
+    state: State,
+    threshold: Array,
+    arguments: Arguments,
+    most: Array,
+) -> Array:
+    def share(state: State, threshold: Array, arguments: Arguments, most: Array) -> Array:
+        def judged(state: State, arrived: Array, t: Array) -> Array:
+            value = measure(state, arguments)
+            arrived = jnp.where((arrived == -2) & (value <= threshold), t.astype(jnp.int32), arrived)
+            return jnp.where((arrived == -2) & ~jnp.isfinite(value), -1, arrived)
+
+        def under_way(carry: tuple) -> Array:
+            _, arrived, t = carry
+            races = arrived.reshape(-1, race)
+            return jnp.any(jnp.any(races == -2, axis=1) & ~jnp.any(races >= 0, axis=1)) & (t < most)
+
+        def advance(carry: tuple) -> tuple:
+            state, arrived, t = carry
+            state = step(state, (), t, arguments)
+            return state, judged(state, arrived, t + 1), t + 1
+
+        begin = jnp.zeros((), jnp.uint32)
+        arrived = judged(state, jnp.full(threshold.shape, -2, jnp.int32), begin)
+        return jax.lax.while_loop(under_way, advance, (state, arrived, begin))[1]
+
+    return jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(_split(state), P("members"), jax.tree.map(lambda _: P(), arguments), P()),
+        out_specs=P("members"),
+        check_vma=False,
+    )(state, threshold, arguments, most)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -107,7 +107,7 @@ ESCAPE = {"singular_value": 1.0, "label_noise": 0.1, "noise_scale": 0.02}
 @pytest.mark.parametrize(
     ("function", "good", "name", "value"),
     [
-        (flow_time, FLOW, "depth", 1), (flow_time, FLOW, "initial", 0.0), (flow_time, FLOW, "final", -1.0),
+        (flow_time, FLOW, "depth", 0.5), (flow_time, FLOW, "initial", 0.0), (flow_time, FLOW, "final", -1.0),
         (flow_time, FLOW, "singular_value", 0.0), (flow_time, FLOW, "initial", np.nan),
         (lead_time, LEAD, "depth", 1.5), (lead_time, LEAD, "singular_value", -1.0),
         (lead_time, LEAD, "label_noise", -0.1), (lead_time, LEAD, "missing", 0.0), (lead_time, LEAD, "missing", 1.0),

@@ -5,7 +5,7 @@ import pytest
 
 from separatrix.systems.deep_linear.diffusion_peak import peak_progress
 from separatrix.systems.deep_linear.learning_times import flow_time, lead_time
-from separatrix.systems.deep_linear.rises import LEARNED, plateau_losses, rises
+from separatrix.systems.deep_linear.rises import LEARNED, crossing_times, plateau_losses, rises
 from separatrix.systems.deep_linear.scalar_mode import strength_diffusion
 
 S = np.array([2.0, 1.0])
@@ -122,3 +122,13 @@ def test_a_plateau_starts_at_95_percent_and_ends_at_5():
     assert plateau_losses(loss, strength, s)[0, 0] == 6.0
     assert plateau_losses(loss, strength[:, :, :1], s[:1]).shape == (1, 0)
     assert np.isnan(plateau_losses(loss, 0.9 * strength, s)[0, 0])
+
+
+def test_crossings_are_interpolated_and_missing_where_there_are_none():
+    strength = ramps([[1.0, 4.0], [2.03, 9.5]], [[2.0, 3.0], [1.7, 2.9]])
+    found = crossing_times(TIME, strength, S / 2)
+    np.testing.assert_allclose(found, [[2.0, 5.5], [2.03 + 0.85, np.nan]], rtol=1e-12)
+    # from the start, and with a gap in the record
+    strength[0, 30:] = np.nan
+    np.testing.assert_array_equal(crossing_times(TIME, strength + S, S / 2), [[0.0, 0.0], [0.0, 0.0]])
+    assert np.isnan(crossing_times(TIME, strength, S)[0, 1])

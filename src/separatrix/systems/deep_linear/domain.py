@@ -3,10 +3,10 @@
 import numpy as np
 
 
-def check_depth(depth: float) -> None:
-    """Raise ValueError unless ``depth`` is at least 2."""
-    if not depth >= 2:
-        raise ValueError(f"depth must be at least 2, got {depth}")
+def check_depth(depth: float, least: float = 2) -> None:
+    """Raise ValueError unless ``depth`` is at least ``least``."""
+    if not depth >= least:
+        raise ValueError(f"depth must be at least {least}, got {depth}")
 
 
 def check_kurtosis(kurtosis: float) -> None:

@@ -6,39 +6,32 @@ Brownian motion with drift that ``ln w`` performs near zero.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import hyp2f1
 
 from separatrix.systems.deep_linear.diffusion_peak import peak_progress
 from separatrix.systems.deep_linear.domain import check_depth, check_nonnegative, check_positive
+from separatrix.systems.deep_linear.mode_solutions import scaled_time
 
 Values = Float[np.ndarray, "..."] | float
 
 
 def flow_time(initial: Values, final: Values, singular_value: Values, depth: int) -> Float[np.ndarray, "..."]:
-    """Gradient-flow time from strength ``initial`` to ``final``, both in (0, s).
+    """Gradient-flow time from strength ``initial`` to ``final``, both in (0, s), at any depth from 1 on.
 
-    With ``v = (w/s)^{1/L}``: ``s^{-(2-2/L)} [F(v_1) - F(v_0)]``, ``F' = v^{1-L} / (1 - v^L)``; depth 2 gives
-    ``ln[w_1 (s - w_0) / (w_0 (s - w_1))] / (2 s)``.
+    ``s^{2/L-2} / L`` times the scaled time (:func:`separatrix.systems.deep_linear.mode_solutions.scaled_time`); depth 2
+    gives ``ln[w_1 (s - w_0) / (w_0 (s - w_1))] / (2 s)``.
 
     Raises
     ------
     ValueError
-        If a strength does not lie strictly between 0 and the singular value, or the depth is below 2.
+        If a strength does not lie strictly between 0 and the singular value, or the depth is below 1 or infinite.
     """
-    check_depth(depth)
-    check_positive(initial=initial, final=final, singular_value=singular_value)
+    check_depth(depth, least=1)
+    check_positive(initial=initial, final=final, singular_value=singular_value, depth=depth)
     s = np.asarray(singular_value, np.float64)
     u0, u1 = np.asarray(initial) / s, np.asarray(final) / s
     if np.any(u0 >= 1) or np.any(u1 >= 1):
         raise ValueError(f"initial and final strengths must lie below the singular value {singular_value}, got {initial} and {final}")  # fmt: skip  # noqa: E501
-    return (_primitive(u1, depth) - _primitive(u0, depth)) * s ** (2 / depth - 2)
-
-
-def _primitive(progress: Float[np.ndarray, "..."], depth: int) -> Float[np.ndarray, "..."]:
-    if depth == 2:
-        return 0.5 * (np.log(progress) - np.log1p(-progress))
-    root = progress ** (1 / depth)
-    return -(root ** (2 - depth)) / (depth - 2) + 0.5 * root**2 * hyp2f1(1, 2 / depth, 1 + 2 / depth, progress)
+    return scaled_time(u0, u1, depth) * s ** (2 / depth - 2) / depth
 
 
 def lead_time(

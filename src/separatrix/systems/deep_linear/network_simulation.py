@@ -6,12 +6,15 @@ same in every orthonormal frame, a data set is rotated once beforehand. State: `
 at most min(d_0, d_L)), ``learning_rate``, ``label_noise``, and ``inputs``, ``outputs`` for a fixed data set; scalars as
 Python floats, so that the dtype of the run is that of its weights.
 SGD also carries ``state["roots"]``, ``(modes, n)``, where given: the aligned and balanced scalar chain ``a =
-w^{1/L}`` of each mode on the *same* samples, so that network and reduction can be compared member by member. Each
-class is a :class:`separatrix.engines.ensemble.Step`.
+w^{1/L}`` of each mode on the *same* samples, so that network and reduction can be compared member by member. Descent
+takes ``state["learning_rate"]``, ``(n,)``, where given: a rate of its own for each member, in place of the argument.
+Each class is a :class:`separatrix.engines.ensemble.Step`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +27,26 @@ from separatrix.engines.lanes import outer_product, product, transposed_product
 
 _INPUT_STREAM, _LABEL_STREAM = 0, 1
 
+#: What the hidden units do with their input.
+Activation = Literal["linear", "tanh"]
+
 
 def network_state(
-    weights: Sequence[Float[np.ndarray, "... i j"]], members: int | None = None, dtype: str = "float64"
+    weights: Sequence[Float[np.ndarray, "... i j"]],
+    members: int | None = None,
+    dtype: str = "float64",
+    stacked: bool = False,
 ) -> State:
-    """State of an ensemble from weights ``(n, d_l, d_{l-1})``, or ``(d_l, d_{l-1})`` shared by ``members`` runs."""
+    """State of an ensemble from weights ``(n, d_l, d_{l-1})``, or ``(d_l, d_{l-1})`` shared by ``members`` runs.
+
+    With ``stacked`` the hidden layers, which must then have one shape, are one array ``(L - 2, d, d, n)``: a loop
+    instead of a program that grows with depth. Descent takes either form, observers only layer by layer.
+    """
     shared = lambda w: np.broadcast_to(w, (members or 1, *w.shape)) if w.ndim == 2 else w  # noqa: E731
-    return {"weights": tuple(jnp.asarray(np.moveaxis(shared(np.asarray(w)), 0, -1), dtype) for w in weights)}
+    layers = tuple(np.moveaxis(shared(np.asarray(w)), 0, -1) for w in weights)
+    if stacked and len(layers) > 2:
+        layers = (layers[0], np.stack(layers[1:-1]), layers[-1])
+    return {"weights": tuple(jnp.asarray(w, dtype) for w in layers)}
 
 
 def member_weights(state: State) -> list[Float[Array, "n i j"]]:
@@ -38,19 +54,42 @@ def member_weights(state: State) -> list[Float[Array, "n i j"]]:
     return [jnp.moveaxis(w, -1, 0) for w in state["weights"]]
 
 
+def _forward(weights: Sequence[Array], inputs: Array, activation: Activation = "linear") -> tuple[list[Array], Array]:
+    """What every layer sees, ``(d, b, n)`` or ``(k, d, b, n)`` for a stack of k layers, and the output."""
+    act = jnp.tanh if activation == "tanh" else lambda drive: drive
+    seen, hidden = [], inputs
+    for w in weights[:-1]:
+        if w.ndim == 4:
+            hidden, before = jax.lax.scan(lambda h, layer: (act(product(layer, h)), h), hidden, w)
+        else:
+            hidden, before = act(product(w, hidden)), hidden
+        seen.append(before)
+    return [*seen, hidden], product(weights[-1], hidden)
+
+
 def _descend(
-    weights: Sequence[Array], inputs: Array, residual: Callable[[Array], Array], rate: Array | float
+    weights: Sequence[Array],
+    inputs: Array,
+    residual: Callable[[Array], Array],
+    rate: Array | float,
+    activation: Activation = "linear",
 ) -> tuple[Array, ...]:
     """``W_l + rate * sum_b (A_l^T r_b)(B_l x_b)^T`` with ``r = residual(W x)``: one forward and one backward pass."""
-    hidden = [inputs]
-    for w in weights:
-        hidden.append(product(w, hidden[-1]))
-    error = residual(hidden[-1])
-    updated = []
-    for layer in reversed(range(len(weights))):
-        updated.append(weights[layer] + rate * outer_product(error, hidden[layer]))
-        if layer:
-            error = transposed_product(weights[layer], error)
+    seen, output = _forward(weights, inputs, activation)
+
+    def back(error: Array, layer: tuple[Array, Array]) -> tuple[Array, Array]:
+        w, before = layer
+        below = transposed_product(w, error)
+        if activation == "tanh":
+            below = below * (1 - before**2)
+        return below, w + rate * outer_product(error, before)
+
+    error, updated = residual(output), []
+    for w, before in zip(reversed(weights[1:]), reversed(seen[1:]), strict=True):
+        walk = partial(jax.lax.scan, back, reverse=True) if w.ndim == 4 else back
+        error, new = walk(error, (w, before))
+        updated.append(new)
+    updated.append(weights[0] + rate * outer_product(error, seen[0]))
     return tuple(reversed(updated))
 
 
@@ -133,7 +172,54 @@ class GradientDescent:
         weights = state["weights"]
         basis = _basis(weights)
         target = _teacher_output(arguments["singular_values"].astype(basis.dtype), basis, weights[-1].shape[0])
-        return {"weights": _descend(weights, basis, lambda output: target - output, arguments["learning_rate"])}
+        rate = state.get("learning_rate", arguments["learning_rate"])
+        return state | {"weights": _descend(weights, basis, lambda output: target - output, rate)}
+
+
+def population_loss(state: State, arguments: Arguments) -> Float[Array, " n"]:
+    """``|M - W|^2 / 2`` of every member, by one forward pass along the lanes."""
+    basis = _basis(state["weights"])
+    output = _forward(state["weights"], basis)[1]
+    target = _teacher_output(arguments["singular_values"].astype(basis.dtype), basis, output.shape[0])
+    return 0.5 * jnp.sum((target - output) ** 2, axis=(0, 1))
+
+
+@dataclass(frozen=True)
+class FullBatchDescent:
+    """Descent on the mean loss over a fixed data set (arguments ``inputs`` ``(N, d_0)``, ``outputs`` ``(N, d_L)``).
+
+    Attributes
+    ----------
+    activation
+        Of the hidden layers; the output layer is linear.
+    """
+
+    activation: Activation = "linear"
+    block: int = 1 << 16
+
+    def draw(self, keys: Keys, block: Array) -> tuple[()]:
+        """Nothing is drawn."""
+        del keys, block
+        return ()
+
+    def __call__(self, state: State, noise: tuple[()], t: Array, arguments: Arguments) -> State:
+        """One step on all samples."""
+        del noise, t
+        x, y = batch(state, arguments)
+        rate = arguments["learning_rate"] / x.shape[1]
+        return state | {"weights": _descend(state["weights"], x, lambda output: y - output, rate, self.activation)}
+
+
+def batch(state: State, arguments: Arguments) -> tuple[Float[Array, "d_0 N n"], Float[Array, "d_L N 1"]]:
+    """The whole data set as one batch for every member."""
+    first = state["weights"][0]
+    x, y = (jnp.asarray(arguments[name], first.dtype).T[..., None] for name in ("inputs", "outputs"))
+    return jnp.broadcast_to(x, (*x.shape[:2], first.shape[-1])), y
+
+
+def network_output(state: State, inputs: Float[Array, "d_0 b n"], activation: Activation) -> Float[Array, "d_L b n"]:
+    """Outputs of every member for one batch."""
+    return _forward(state["weights"], inputs, activation)[1]
 
 
 @dataclass(frozen=True)

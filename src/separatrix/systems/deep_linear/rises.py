@@ -58,19 +58,30 @@ def rises(
     until = np.arange(time.size)[None, :, None] <= index[:, None, :]
     peak = np.where(until, variance_rate, -np.inf).argmax(axis=1)
     pick = lambda values, at: np.take_along_axis(values, at[:, None, :], axis=1)[:, 0]  # noqa: E731
-    before = np.maximum(index - 1, 0)
-    below, above = pick(strength, before), pick(strength, index)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.clip((LEARNED * singular_values - below) / (above - below), 0, 1)
-    interpolated = time[before] + np.where(index > before, np.nan_to_num(share), 1.0) * (time[index] - time[before])
     blank = lambda values: np.where(learned, values, np.nan)  # noqa: E731
     return Rises(
         learned,
-        blank(interpolated),
+        crossing_times(time, strength, LEARNED * singular_values),
         blank(time[peak]),
         blank(pick(strength, peak) / singular_values),
         learned & (peak < index),
     )
+
+
+def crossing_times(
+    time: Float[np.ndarray, " t"], values: Float[np.ndarray, "n t r"], level: Float[np.ndarray, " r"]
+) -> Float[np.ndarray, "n r"]:
+    """First times at which the values reach ``level``, interpolated between records; NaN where they never do."""
+    values = np.nan_to_num(values, nan=-np.inf)
+    reached = values >= level
+    index = reached.argmax(axis=1)
+    before = np.maximum(index - 1, 0)
+    pick = lambda at: np.take_along_axis(values, at[:, None, :], axis=1)[:, 0]  # noqa: E731
+    below, above = pick(before), pick(index)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip((level - below) / (above - below), 0, 1)
+    crossed = time[before] + np.where(index > before, np.nan_to_num(share), 1.0) * (time[index] - time[before])
+    return np.where(reached.any(axis=1), crossed, np.nan)
 
 
 def plateau_losses(

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from scipy import stats
 
 from separatrix.lab import Figure, Results
@@ -16,6 +13,7 @@ from separatrix.systems.deep_linear.diffusion_peak import (
     dominant_label_noise,
     peak_progress,
 )
+from separatrix.systems.deep_linear.figure_style import COLOURS, TIME, band, panels, plain_ticks
 from separatrix.systems.deep_linear.learning_times import passage_density
 from separatrix.systems.deep_linear.saddle_to_saddle.chain import PASSAGE, scalar_rates
 from separatrix.systems.deep_linear.saddle_to_saddle.endpoints import law_distances
@@ -24,9 +22,6 @@ from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings, t
 from separatrix.systems.deep_linear.saddle_to_saddle.survival import reduction_gaps
 from separatrix.systems.deep_linear.scalar_mode import strength_diffusion
 from separatrix.systems.deep_linear.stationary import boltzmann_temperature, stationary_law
-
-TIME = "time (learning rate x steps)"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 def figures(settings: Settings) -> list[Figure]:
@@ -93,29 +88,6 @@ def figures(settings: Settings) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _panels(count: int, rows: int = 1, width: float = 3.4, height: float = 2.9, **options) -> tuple[Canvas, np.ndarray]:
-    canvas = Canvas(figsize=(max(width * count, 4.5), height * rows), layout="constrained")
-    axes = canvas.subplots(rows, count, squeeze=False, **options)
-    return canvas, axes
-
-
-def _plain_ticks(*axes: Axis) -> None:
-    """Ticks at 1, 2 and 5 in plain numbers, for logarithmic axes over a decade or two."""
-    for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_locator(NullLocator())
-
-
-def _band(axis: Axes, x: np.ndarray, rows: np.ndarray, colour: str, label: str | None = None) -> None:
-    """Median over members with the central 80 %; nothing where no member is left."""
-    if len(rows) == 0:
-        return
-    low, middle, high = np.nanquantile(rows, [0.1, 0.5, 0.9], axis=0)
-    axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-    axis.plot(x, middle, color=colour, label=label)
-
-
 def _middle(depths: Sequence[int]) -> int:
     return sorted(depths)[len(depths) // 2]
 
@@ -130,7 +102,7 @@ def draw_learning(settings: Settings, results: Results) -> Canvas:
     sgd, descent = _finite(results[f"random_depth{depth}_clean"]), results[f"random_depth{depth}_descent"]
     s = sgd["singular_value"].values
     rest = np.asarray(task(settings).singular_values)
-    canvas, axes = _panels(2, width=4.6, height=3.4)
+    canvas, axes = panels(2, width=4.6, height=3.4)
     loss, strength = axes[0]
     time = sgd["time"].values
     late = run_rises(descent).learned_time[0]
@@ -157,7 +129,7 @@ def draw_learning(settings: Settings, results: Results) -> Canvas:
 
 def draw_noise_peak(settings: Settings, results: Results) -> Canvas:
     """Progress and variance rate along the rise."""
-    canvas, axes = _panels(len(settings.depth), rows=2, sharex="col")
+    canvas, axes = panels(len(settings.depth), rows=2, sharex="col")
     for column, depth in enumerate(settings.depth):
         data = _finite(results[f"aligned_depth{depth}_noisy"])
         rise, time = run_rises(data), data["time"].values
@@ -165,9 +137,9 @@ def draw_noise_peak(settings: Settings, results: Results) -> Canvas:
         s = data["singular_value"].values
         for mode, value in enumerate(s):
             colour = COLOURS[mode % len(COLOURS)]
-            _band(axes[0, column], time, data["strength"].values[:, :, mode] / value, colour, f"s = {value:.3g}")
+            band(axes[0, column], time, data["strength"].values[:, :, mode] / value, colour, f"s = {value:.3g}")
             unit = np.nanmedian(rate[:, :, mode], axis=0).max()
-            _band(axes[1, column], time, rate[:, :, mode] / unit, colour)
+            band(axes[1, column], time, rate[:, :, mode] / unit, colour)
             if not settings.online:
                 gaussian = np.nanmedian(data["variance_rate"].values[:, :, mode], axis=0)
                 axes[1, column].plot(time, gaussian / unit, color=colour, ls="--", lw=0.9)
@@ -190,7 +162,7 @@ def draw_noise_peak(settings: Settings, results: Results) -> Canvas:
 def draw_diffusion_curves(settings: Settings, results: Results) -> Canvas:
     """D(w) for several label noises."""
     del results
-    canvas, axes = _panels(len(settings.depth), sharey=True)
+    canvas, axes = panels(len(settings.depth), sharey=True)
     progress = np.linspace(1e-3, 1.15, 400)
     for axis, depth in zip(axes[0], settings.depth, strict=True):
         critical, dominant = float(critical_label_noise(depth)), float(dominant_label_noise(depth))
@@ -215,7 +187,7 @@ def draw_diffusion_curves(settings: Settings, results: Results) -> Canvas:
 def draw_peak_position(settings: Settings, results: Results) -> Canvas:
     """Measured against predicted position of the peak."""
     problem = task(settings)
-    canvas, axes = _panels(2, width=4.4, height=3.4, sharey=True)
+    canvas, axes = panels(2, width=4.4, height=3.4, sharey=True)
     lines = np.linspace(max(2, min(settings.depth) - 0.4), max(settings.depth) + 0.4, 50)
     for axis, arm in zip(axes[0], ("clean", "noisy"), strict=True):
         if arm == "clean":
@@ -250,7 +222,7 @@ def draw_phase_map(settings: Settings, results: Results) -> Canvas:
     """Regions of the (label noise, depth) plane."""
     del results
     problem = task(settings)
-    canvas, axes = _panels(1, width=5.2, height=3.6)
+    canvas, axes = panels(1, width=5.2, height=3.6)
     axis = axes[0, 0]
     depths = np.linspace(2, max(8, max(settings.depth) + 1), 80)
     critical = np.array([float(critical_label_noise(x)) for x in depths])
@@ -269,7 +241,7 @@ def draw_phase_map(settings: Settings, results: Results) -> Canvas:
 
 def draw_stationary(settings: Settings, results: Results) -> Canvas:
     """Histogram against the exact law and Boltzmann."""
-    canvas, axes = _panels(len(settings.depth))
+    canvas, axes = panels(len(settings.depth))
     sigma = settings.scalar_label_noise
     for axis, depth in zip(axes[0], settings.depth, strict=True):
         rate = float(scalar_rates(settings, depth)[0])
@@ -291,7 +263,7 @@ def draw_stationary(settings: Settings, results: Results) -> Canvas:
 
 def draw_law_distance(settings: Settings, results: Results) -> Canvas:
     """KS distance against the learning rate."""
-    canvas, axes = _panels(len(settings.depth), sharey=True)
+    canvas, axes = panels(len(settings.depth), sharey=True)
     for axis, depth in zip(axes[0], settings.depth, strict=True):
         rates = scalar_rates(settings, depth)
         exact, boltzmann = law_distances(settings, results, depth)
@@ -302,7 +274,7 @@ def draw_law_distance(settings: Settings, results: Results) -> Canvas:
             axis.errorbar(rates, distances[:, 0], 1.96 * distances[:, 1], fmt=marker, ms=4, color=colour, label=label)
             axis.plot(rates, distances[0, 0] * (rates / rates[0]) ** power, color=colour, lw=0.8, ls=":")
         axis.set(xscale="log", yscale="log", xlabel="learning rate", title=f"depth {depth}")
-        _plain_ticks(axis.xaxis, axis.yaxis)
+        plain_ticks(axis.xaxis, axis.yaxis)
     axes[0, 0].set_ylabel("Kolmogorov-Smirnov distance")
     axes[0, 0].legend(frameon=False, fontsize=8)
     return canvas
@@ -312,7 +284,7 @@ def draw_temperature(settings: Settings, results: Results) -> Canvas:
     """Variances of the full network's modes against their temperatures."""
     problem = task(settings)
     kappa = settings.learning_rate * problem.noise_scale_factor
-    canvas, axes = _panels(1, width=4.6, height=3.8)
+    canvas, axes = panels(1, width=4.6, height=3.8)
     axis, seen = axes[0, 0], []
     for colour, depth in zip(COLOURS, settings.depth, strict=False):
         strength = _finite(results[f"stationary_depth{depth}"])["strength_matrix"].values
@@ -324,7 +296,7 @@ def draw_temperature(settings: Settings, results: Results) -> Canvas:
     axis.plot(ends, ends, color="0.5", lw=0.8)
     if min(seen) > 0:
         axis.set(xscale="log", yscale="log")
-        _plain_ticks(axis.xaxis, axis.yaxis)
+        plain_ticks(axis.xaxis, axis.yaxis)
     axis.set(xlabel="predicted temperature T", ylabel="measured variance of w", xlim=ends, ylim=ends)
     axis.legend(frameon=False, fontsize=8)
     return canvas
@@ -334,7 +306,7 @@ def draw_ratio(settings: Settings, results: Results) -> Canvas:
     """Drift over noise amplitude against progress."""
     problem = task(settings)
     kappa = settings.learning_rate * problem.noise_scale_factor
-    canvas, axes = _panels(2, width=4.2, height=3.2, sharey=True)
+    canvas, axes = panels(2, width=4.2, height=3.2, sharey=True)
     depth = _middle(settings.depth)
     grid = np.linspace(0.02, 1.1, 200)
     for axis, arm in zip(axes[0], ("clean", "noisy"), strict=True):
@@ -365,11 +337,11 @@ def draw_ratio(settings: Settings, results: Results) -> Canvas:
 
 def draw_alignment(settings: Settings, results: Results) -> Canvas:
     """Off-diagonal strengths and imbalance."""
-    canvas, axes = _panels(2, width=4.2, height=3.0)
+    canvas, axes = panels(2, width=4.2, height=3.0)
     for colour, depth in zip(COLOURS, settings.depth, strict=False):
         data = _finite(results[f"aligned_depth{depth}_noisy"])
         for axis, name in zip(axes[0], ("off_diagonal", "imbalance"), strict=True):
-            _band(axis, data["time"].values, data[name].values, colour, f"depth {depth}")
+            band(axis, data["time"].values, data[name].values, colour, f"depth {depth}")
     axes[0, 0].set(xlabel=TIME, ylabel="rms of w_ab, a != b")
     axes[0, 1].set(xlabel=TIME, ylabel="|W'W (next) - W W'|, largest over layers")
     axes[0, 0].legend(frameon=False, fontsize=8)
@@ -378,7 +350,7 @@ def draw_alignment(settings: Settings, results: Results) -> Canvas:
 
 def draw_reduction(settings: Settings, results: Results) -> Canvas:
     """Gap between network and reduction against the learning rate."""
-    canvas, axes = _panels(1, width=4.6, height=3.4)
+    canvas, axes = panels(1, width=4.6, height=3.4)
     axis = axes[0, 0]
     for colour, depth in zip(COLOURS, settings.depth, strict=False):
         rates, gaps, _ = reduction_gaps(settings, results, depth)
@@ -389,14 +361,14 @@ def draw_reduction(settings: Settings, results: Results) -> Canvas:
         )
         axis.plot(rates, middle[1] * rates / rates[1], color=colour, lw=0.6, ls=":")
     axis.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="largest mean gap / s")
-    _plain_ticks(axis.xaxis, axis.yaxis)
+    plain_ticks(axis.xaxis, axis.yaxis)
     axis.legend(frameon=False, fontsize=8)
     return canvas
 
 
 def draw_passage(settings: Settings, results: Results) -> Canvas:
     """Histogram of the escape time against the inverse Gaussian."""
-    canvas, axes = _panels(2, width=4.2, height=3.0)
+    canvas, axes = panels(2, width=4.2, height=3.0)
     rate = PASSAGE["rate"]
     for axis, (arm, sigma) in zip(axes[0], (("clean", 0.0), ("noisy", settings.scalar_label_noise)), strict=True):
         steps = results[f"passage_{arm}"]["passage_step"].values[:, -1]

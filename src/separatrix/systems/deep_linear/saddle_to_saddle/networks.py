@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from separatrix.engines.ensemble import State, Step
@@ -18,6 +17,7 @@ from separatrix.lab import Experiment, SettingError
 from separatrix.systems.deep_linear.dataset_noise import fourth_moments
 from separatrix.systems.deep_linear.learning_times import flow_time
 from separatrix.systems.deep_linear.network_observables import NetworkObserver
+from separatrix.systems.deep_linear.network_records import network_dataset
 from separatrix.systems.deep_linear.network_simulation import DatasetSGD, GradientDescent, OnlineSGD, network_state
 from separatrix.systems.deep_linear.saddle_to_saddle.settings import Settings, Task, task
 from separatrix.systems.deep_linear.stationary import relaxation_rate
@@ -84,36 +84,6 @@ def _fourth_moments(settings: Settings, labels: str) -> Float[np.ndarray, "p p"]
     return moments.covariance.astype(settings.dtype)
 
 
-_DIMENSIONS = {
-    "strength": ("mode",),
-    "reduced_strength": ("mode",),
-    "flow": ("mode",),
-    "variance_rate": ("mode",),
-    "dataset_variance_rate": ("mode",),
-    "noise_trace": ("layer",),
-    "dataset_noise_trace": ("layer",),
-    "layer_norms": ("layer",),
-    "strength_matrix": ("mode", "right_mode"),
-}
-
-
-def _network_dataset(
-    records: dict, diverged: np.ndarray, start: int, *, times: np.ndarray, s: np.ndarray
-) -> xr.Dataset:
-    """Records ``(t, ..., n)`` as a dataset with dimensions member, time, ...; times in gradient-flow units."""
-    data: dict[str, tuple] = {
-        name: (("member", "time", *_DIMENSIONS.get(name, ())), np.moveaxis(values, -1, 0))
-        for name, values in records.items()
-    }
-    data["diverged_at_step"] = (("member",), diverged)
-    coordinates = {
-        "member": np.arange(start, start + diverged.size),
-        "time": ("time", times, {"units": "learning_rate x steps"}),
-        "singular_value": ("mode", s),
-    }
-    return xr.Dataset(data, coordinates)
-
-
 def network_experiment(
     settings: Settings, problem: Task, name: str, members: int, widths: Sequence[int], times: np.ndarray,
     *, step: Step, observer: NetworkObserver, weights: Callable[[int, int], list[np.ndarray]],
@@ -174,7 +144,7 @@ def network_experiment(
         simulate=Launch(
             step, observer, state, settings.seed, name, arguments,
             np.rint(times / (settings.learning_rate * factor)).astype(np.int64),
-            partial(_network_dataset, times=times, s=problem.followed),
+            partial(network_dataset, times=times, singular_values=problem.followed),
         ),
         members=members,
         bytes_per_member=3 * record + 12 * lasting + scratch,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from separatrix.lab import SettingError, setting
 from separatrix.systems.deep_linear.collapse import collapse_noise_scale
+from separatrix.systems.deep_linear.data_setting import data_files, whitened_data
 from separatrix.systems.deep_linear.diffusion_peak import critical_label_noise
 from separatrix.systems.deep_linear.gradient_noise import batch_factor
 
@@ -128,7 +128,7 @@ def task(settings: Settings) -> Task:
         s = np.asarray(settings.singular_values)
         return Task(s, s.size, s.size, s.size, np.full(s.size, settings.label_noise),
                     batch_factor(settings.batch_size), None)  # fmt: skip
-    data = _read(settings.data, settings.components, settings.modes)
+    data = whitened_data(settings.data, settings.components, settings.modes, "gaussian")
     samples, d_in = data.inputs.shape
     if not settings.replacement and settings.batch_size > samples:
         raise SettingError(
@@ -141,23 +141,6 @@ def task(settings: Settings) -> Task:
     residual = data.outputs[:, : data.modes] - data.inputs[:, : data.modes] * taught[: data.modes]
     noise = np.sqrt(np.mean((residual * data.inputs[:, : data.modes]) ** 2, axis=0))
     return Task(taught, data.modes, d_in, data.outputs.shape[1], noise, factor, data)
-
-
-@cache
-def _read(source: str, components: int, modes: int) -> "WhitenedTask":
-    from separatrix.datasets.regression import NAMES, load_regression
-    from separatrix.systems.deep_linear.whitened_task import whitened_task
-
-    if source not in NAMES and not source.endswith(".npz"):
-        raise SettingError(
-            f"data = {source!r} is not allowed: it must be gaussian, {', '.join(NAMES)}, or a FILE.npz with arrays x "
-            "and y."
-        )
-    try:
-        data = load_regression(source)
-        return whitened_task(data.inputs, data.outputs, components=components, modes=modes)
-    except (ValueError, OSError, ImportError) as error:
-        raise SettingError(f"data = {source!r} cannot be used: {str(error).rstrip('.')}.") from None
 
 
 def check(settings: Settings) -> Sequence[str]:
@@ -222,6 +205,4 @@ def _warnings(settings: Settings, problem: Task):
 
 def input_files(settings: Settings) -> list[Path]:
     """Files whose content determines the run."""
-    from separatrix.datasets.regression import source_files
-
-    return [] if settings.online else source_files(settings.data)
+    return [] if settings.online else data_files(settings.data)
