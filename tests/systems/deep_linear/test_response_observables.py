@@ -125,7 +125,8 @@ def test_stacked_layers_descend_like_separate_ones(depth):
     for t in range(3):
         apart, stacked = (GradientDescent()(state, (), jnp.uint32(t), TEACHER) for state in (apart, stacked))
     if depth > 2:
-        np.testing.assert_allclose(stacked["weights"][1], np.stack(apart["weights"][1:-1]), rtol=1e-13)
+        # entries of order one, some of them small differences: rounding is relative to the former
+        np.testing.assert_allclose(stacked["weights"][1], np.stack(apart["weights"][1:-1]), rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(stacked["weights"][-1], apart["weights"][-1], rtol=1e-13)
     np.testing.assert_allclose(population_loss(stacked, TEACHER), population_loss(apart, TEACHER), rtol=1e-13)
 
