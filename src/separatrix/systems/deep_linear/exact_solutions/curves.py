@@ -148,10 +148,3 @@ def tanh_alike(
             Measurement(label, estimate, interval, accepted, excluded=1 - seen.size / ratio.size, members=seen.size)
         )
     return measurements
-
-
-def start_medians(settings: Settings, results: Results) -> Float[np.ndarray, " g"]:
-    """Median over runs of ``s t_half`` of the linear networks, for the figures."""
-    del settings
-    times, s = half_times(results["small_linear"])
-    return np.nanmedian(times * s, axis=0)
