@@ -8,7 +8,6 @@ that is added.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import numpy as np
@@ -70,7 +69,7 @@ def dataset_problem(
     return DatasetProblem(white, y, teacher, float(np.mean(np.sum((y - white @ teacher) ** 2, axis=1))))
 
 
-@partial(jax.jit)
+@jax.jit
 def dataset_courses(
     inputs: Float[Array, "n P N"],
     labels: Float[Array, "n P k"],
@@ -79,7 +78,12 @@ def dataset_courses(
     time: Float[Array, " t"],
 ) -> SampleCourse:
     """Exact courses on n training sets, started at zero weights, with the test error on other samples."""
-    return jax.vmap(sample_course, in_axes=(0, 0, 0, 0, None))(inputs, labels, test_inputs, test_labels, time)
+
+    def one(member: tuple[Array, Array, Array, Array]) -> SampleCourse:
+        x, y, test_x, test_y = member
+        return sample_course(x, y, test_x, test_y, time)
+
+    return jax.lax.map(one, (inputs, labels, test_inputs, test_labels))
 
 
 def measured_spectrum(

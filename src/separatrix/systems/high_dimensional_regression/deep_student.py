@@ -11,6 +11,7 @@ Advani, Saxe 2017 (arXiv 1710.03667) for the setting; the equation and the invar
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -80,7 +81,7 @@ def balanced_layers(
         vector = rng.normal(size=width)
         units.append(vector / np.linalg.norm(vector))
     units.append(np.ones(1))
-    return [size ** (1 / depth) * np.outer(after, before) for before, after in zip(units[:-1], units[1:], strict=True)]
+    return [size ** (1 / depth) * np.outer(after, before) for before, after in pairwise(units)]
 
 
 def product(layers: list[Float[Array, "i j"]]) -> Float[Array, " N"]:
@@ -161,20 +162,23 @@ def network_path(
     layers: list[Float[Array, "n i j"]],
     inputs: Float[Array, "n N P"],
     labels: Float[Array, "n P"],
+    largest: Float[Array, " n"],
     time: Float[Array, " t"],
     share: Float[Array, ""],
 ) -> Float[Array, "n t N"]:
-    """Product vectors of n networks whose layers all follow gradient flow; arguments as for :func:`product_path`."""
+    """Product vectors of n networks whose layers all follow gradient flow.
+
+    ``largest`` are the largest eigenvalues of ``X X^T``; the other arguments are those of :func:`product_path`.
+    """
     depth = jnp.asarray(len(layers), time.dtype)
 
-    def one(layers: list[Array], X: Array, y: Array) -> Array:
-        largest = jnp.linalg.eigvalsh(X @ X.T)[-1]
+    def one(layers: list[Array], X: Array, y: Array, top: Array) -> Array:
         velocity = lambda state: network_velocity(state, X, y)  # noqa: E731
 
         def longest(state: list[Array]) -> Array:
             w = product(state)
-            return share / _rate(w, X @ (y - w @ X), largest, depth)
+            return share / _rate(w, X @ (y - w @ X), top, depth)
 
         return _follow(velocity, longest, layers, product, time)
 
-    return jax.vmap(one)(layers, inputs, labels)
+    return jax.vmap(one)(layers, inputs, labels, largest)

@@ -1,24 +1,19 @@
 """Training of linear students on given data sets, exact at all times from one eigendecomposition for each.
 
 In the eigenvectors of ``X X^T`` gradient flow decouples: the distance of the student from the teacher along mode i is
-``(p - z_0) e^{-l t} - (e / sqrt(l)) (1 - e^{-l t})``, p and z_0 the components of teacher and start, e that of the noise
-along the mode's left vector. Descent with a finite step has ``(1 - step l)^k`` in the place of ``e^{-l t}``. All errors
-are sums over modes of quadratic forms in the two factors; the weights themselves are never formed. Source: Advani,
-Saxe 2017 (arXiv 1710.03667).
+``(p - z_0) e^{-l t} - (e / sqrt(l)) (1 - e^{-l t})``, p and z_0 the components of teacher and start, e that of the
+noise along the mode's left vector. Descent with a finite step has ``(1 - step l)^k`` in the place of ``e^{-l t}``. All
+errors are sums over modes of quadratic forms in the two factors; the weights themselves are never formed. Source:
+Advani, Saxe 2017 (arXiv 1710.03667).
 """
 
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["eigenvalues", "teacher", "start", "noise", "frozen_teacher",
-                                                        "frozen_start", "frozen_overlap", "unfitted"], meta_fields=[])  # fmt: skip
-@dataclass(frozen=True)
-class Modes:
+class Modes(NamedTuple):
     """What training does to a data set, in the eigenvectors of ``X X^T`` with positive eigenvalues.
 
     Attributes
@@ -48,7 +43,7 @@ class Modes:
 def decompose(
     inputs: Float[Array, "N P"], teacher: Float[Array, "R N"], start: Float[Array, "R N"], noise: Float[Array, "R P"]
 ) -> Modes:
-    """Modes of one data set; members are added with ``jax.vmap``.
+    """Modes of one data set; members are added with ``jax.lax.map``.
 
     The data must have full rank ``min(N, P)``, as Gaussian data have. Eigenvalues come from the smaller of the two Gram
     matrices and carry an error of 1e-16 times the largest.
@@ -77,9 +72,7 @@ def decompose(
     )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["distance", "training", "norm"], meta_fields=[])
-@dataclass(frozen=True)
-class Courses:
+class Courses(NamedTuple):
     """Mean over the R draws of teacher, start and noise.
 
     Attributes
@@ -152,8 +145,10 @@ def flow_courses(
     modes: Modes, time: Float[Array, "..."], noise_scale: Float[Array, "..."], start_scale: Float[Array, "..."]
 ) -> Courses:
     """Courses of gradient flow at these times; scales broadcast against ``time``."""
+    # beyond this squares are denormal numbers, with which a processor is a hundred times slower, and nothing is left
     exponent = time[..., None] * modes.eigenvalues
-    return courses(modes, jnp.exp(-exponent), -jnp.expm1(-exponent), noise_scale, start_scale)
+    remaining = jnp.where(exponent < 300, jnp.exp(-exponent), 0.0)
+    return courses(modes, remaining, -jnp.expm1(-exponent), noise_scale, start_scale)
 
 
 def descent_courses(
@@ -163,12 +158,12 @@ def descent_courses(
     noise_scale: Float[Array, "..."],
     start_scale: Float[Array, "..."],
 ) -> Courses:
-    """Courses of gradient descent after these numbers of steps, ``learning_rate`` below 2 over the largest eigenvalue."""
+    """Courses of gradient descent after these numbers of steps; ``learning_rate`` times the eigenvalues is below 2."""
     factor = 1 - learning_rate * modes.eigenvalues
     # beyond 1 / eigenvalue the mode changes its sign at each step
     sign = jnp.where((factor < 0) & (steps[..., None] % 2 == 1), -1.0, 1.0)
     exponent = steps[..., None] * jnp.log(jnp.abs(factor))
-    remaining = sign * jnp.exp(exponent)
+    remaining = jnp.where(exponent > -300, sign * jnp.exp(exponent), 0.0)
     gained = jnp.where(sign > 0, -jnp.expm1(exponent), 1 - remaining)
     return courses(modes, remaining, gained, noise_scale, start_scale)
 

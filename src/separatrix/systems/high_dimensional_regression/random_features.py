@@ -2,8 +2,8 @@
 
 Training the second layer from zero is linear regression on the features: with more features than samples ``N_h - P``
 directions are frozen, and the smallest positive eigenvalue of ``H^T H / P`` is smallest where the two numbers are
-equal. Source: Advani, Saxe 2017 (arXiv 1710.03667). The task, a noisy two-layer ReLU teacher, also serves the student of
-:mod:`.relu_student`, which trains both layers.
+equal. Source: Advani, Saxe 2017 (arXiv 1710.03667). The task, a noisy two-layer ReLU teacher, also serves the student
+of :mod:`.relu_student`, which trains both layers.
 """
 
 from dataclasses import dataclass
@@ -74,14 +74,11 @@ def feature_courses(
     suggest; the eigenvalues that come back are of that matrix.
     """
 
-    def one(J: Array, x: Array, y: Array, test_x: Array, test_y: Array) -> SampleCourse:
+    def one(member: tuple[Array, ...]) -> SampleCourse:
+        J, x, y, test_x, test_y = member
         scale = 1 / np.sqrt(x.shape[0])
-        course = sample_course(
-            scale * features(J, x), scale * y[:, None], features(J, test_x), test_y[:, None], time
-        )  # fmt: skip
-        # the mean over P of squares that already carry 1/P
-        return SampleCourse(
-            course.test, course.training * x.shape[0], course.final_test, course.eigenvalues, course.directions, course.rank
-        )  # fmt: skip
+        course = sample_course(scale * features(J, x), scale * y[:, None], features(J, test_x), test_y[:, None], time)
+        # squares that already carry 1/P were averaged over P
+        return course._replace(training=course.training * x.shape[0])
 
-    return jax.vmap(one)(layer, inputs, labels, test_inputs, test_labels)
+    return jax.lax.map(one, (layer, inputs, labels, test_inputs, test_labels))

@@ -2,12 +2,14 @@
 
 Where inputs are real data or random features the population is known only through test samples. The same modes as in
 :mod:`.mode_dynamics`, here with predictions on the test samples in the place of distances in weight space.
+
+Members are mapped one after the other, not batched: a batched decomposition spreads over the threads of the CPU client
+and waits for them, and two programs that do so at the same time wait for each other for ever (jaxlib 0.10). Parts of a
+run computed side by side fill the cores anyway.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,10 +19,7 @@ from jaxtyping import Array, Float, Int
 ZERO = 1e-12
 
 
-@partial(jax.tree_util.register_dataclass,
-         data_fields=["test", "training", "final_test", "eigenvalues", "directions", "rank"], meta_fields=[])  # fmt: skip
-@dataclass(frozen=True)
-class SampleCourse:
+class SampleCourse(NamedTuple):
     """Course of one training from zero weights.
 
     Attributes
@@ -52,25 +51,25 @@ def sample_course(
     test_labels: Float[Array, "T k"],
     time: Float[Array, " t"],
 ) -> SampleCourse:
-    """Gradient flow of half the sum of squared errors, started at zero; members are added with ``jax.vmap``."""
+    """Gradient flow of half the sum of squared errors, started at zero; members are added with ``jax.lax.map``."""
     left, singular, directions = jnp.linalg.svd(features, full_matrices=False)
     kept = singular > ZERO * singular[0]
     inverse = jnp.where(kept, 1 / jnp.where(kept, singular, 1.0), 0.0)
     eigenvalues = jnp.where(kept, singular**2, 0.0)
     along = left.T @ labels
     gained = -jnp.expm1(-time[:, None] * eigenvalues)
-    along_test = test_features @ directions.T
-
-    def test_error(share: Array) -> Array:
-        gap = along_test @ (share[:, None] * inverse[:, None] * along) - test_labels
-        return jnp.sum(gap**2) / test_labels.shape[0]
-
+    # one matrix product for all times and outputs, and the end of training as the last time
+    shares = jnp.concatenate([gained, jnp.ones_like(gained[:1])])
+    weights = shares.T[:, :, None] * (inverse[:, None] * along)[:, None]
+    predicted = (test_features @ directions.T) @ weights.reshape(len(singular), -1)
+    gap = predicted.reshape(len(test_labels), len(shares), -1) - test_labels[:, None]
+    errors = jnp.sum(gap**2, axis=(0, 2)) / len(test_labels)
     unfitted = jnp.maximum(jnp.sum(labels**2) - jnp.sum(along**2), 0.0)
     training = ((1 - gained) ** 2) @ jnp.sum(along**2, axis=1) + unfitted
     return SampleCourse(
-        jax.lax.map(test_error, gained),
+        errors[:-1],
         training / labels.shape[0],
-        test_error(jnp.ones_like(singular)),
+        errors[-1],
         eigenvalues,
         directions,
         jnp.sum(kept),
