@@ -197,12 +197,12 @@ STUDY = Study(
     presets={
         "smoke": {
             "dimension": 100,
-            "draws": 120,
-            "feature_widths": (40, 75, 150, 300, 1000),
+            "ratios": (0.25, 0.5, 1.0, 2.0, 4.0),
+            "feature_widths": (40, 75, 150, 300, 600),
             "feature_draws": 16,
-            "trained_widths": (3, 20, 200),
-            "trained_draws": 12,
-            "trained_steps": 3000,
+            "trained_widths": (3, 8, 200),
+            "trained_draws": 16,
+            "trained_steps": 4000,
             "deep_draws": 4,
         },
         "paper": {

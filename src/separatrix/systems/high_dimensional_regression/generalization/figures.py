@@ -330,7 +330,7 @@ def _sparse(values: tuple[int, ...]) -> list[float]:
     """Those of increasing numbers whose labels do not touch on a logarithmic axis."""
     kept = [float(values[0])]
     for value in values[1:]:
-        if value > 1.35 * kept[-1]:
+        if value > 1.5 * kept[-1]:
             kept.append(float(value))
     return kept
 
