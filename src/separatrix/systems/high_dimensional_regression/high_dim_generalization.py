@@ -197,12 +197,10 @@ STUDY = Study(
     presets={
         "smoke": {
             "dimension": 100,
-            "ratios": (0.25, 0.5, 1.0, 2.0, 4.0),
-            "feature_widths": (40, 75, 150, 300, 600),
+            "ratios": (0.25, 0.5, 1.0, 1.25, 2.0),
+            "feature_widths": (75, 110, 150, 300),
             "feature_draws": 16,
-            "trained_widths": (3, 8, 200),
-            "trained_draws": 16,
-            "trained_steps": 4000,
+            "trained_widths": (3, 8, 100),
             "deep_draws": 4,
         },
         "paper": {

@@ -15,7 +15,7 @@ from separatrix.systems.high_dimensional_regression.random_features import (
 )
 
 #: Recorded times of gradient flow on the mean loss; the last is late for all but the smallest eigenvalues.
-TIME = np.geomspace(0.1, 1e9, 101)
+TIME = np.geomspace(0.1, 1e9, 61)
 TEST_SAMPLES = 1000
 
 

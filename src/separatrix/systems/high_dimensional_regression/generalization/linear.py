@@ -168,12 +168,13 @@ def curve_agreement(
     for index, ratio in enumerate(settings.ratios):
         data = results[f"linear_ratio{index}"].sel(time=slice(None, finite_size_time(settings)))
         time = data["time"].values
-        tasks = [
-            [LinearTask(float(noise), 1.0, float(start)) for start in data["start"].values]
-            for noise in data["noise"].values
-        ]
-        test = np.array([[generalization_error(time, spectrum(ratio), task) for task in row] for row in tasks])
-        training = np.array([[training_error(time, spectrum(ratio), task) for task in row] for row in tasks])
+        # the curves are linear in the variances of teacher, start and noise
+        power, noise = 1 + data["start"].values[:, None], data["noise"].values[:, None, None]
+        test, training = (
+            power * curve(time, spectrum(ratio), LinearTask(0.0))
+            + noise * curve(time, spectrum(ratio), LinearTask(1.0, 0.0))
+            for curve in (generalization_error, training_error)
+        )
         for name, words, theory in (("test_error", "test", test), ("training_error", "training", training)):
             deviation = (data[name].values - theory) / test
             scatter = deviation.std(axis=0, ddof=1) / np.sqrt(len(deviation))
@@ -181,12 +182,12 @@ def curve_agreement(
             estimate, interval = mean_interval(
                 deviation[:, *place], confidence=bonferroni(conditions * scatter.size)
             )  # fmt: skip
-            noise, start, moment = data["noise"].values[place[0]], data["start"].values[place[1]], time[place[2]]
+            where = f"t = {time[place[2]]:.3g}, INR {settings.noise_ratios[place[0]]:g}"
             measurements.append(
                 Measurement(
                     f"alpha {ratio:g}, {words} error minus theory over the test error, largest over t", estimate,
                     interval, (-0.05, 0.05), members=len(deviation),
-                    note=f"at t = {moment:.3g}, INR {noise:g}, start {start:g}",
+                    note=f"at {where}, start {settings.start_variances[place[1]]:g}",
                 )
             )  # fmt: skip
     return measurements
@@ -243,8 +244,11 @@ def stopping_against_ridge(settings: Settings, results: Results, stopped: str = 
                 Measurement(f"alpha {ratio:g}, INR {noise:g}, measured", estimate, interval, (0.995, 1.025),
                             members=len(pairs), note=f"theory {theory[-1]:.4f}")
             )  # fmt: skip
-    low, high = min(theory), max(theory)
-    measurements.append(Measurement("theory, smallest to largest over the grid", high, (low, high), (1.0, 1.025)))
+    for words, value, accepted in (
+        ("smallest", min(theory), (1.0, np.inf)),
+        ("largest", max(theory), (-np.inf, 1.025)),
+    ):
+        measurements.append(Measurement(f"theory, {words} over the grid", value, (value, value), accepted))
     return measurements
 
 

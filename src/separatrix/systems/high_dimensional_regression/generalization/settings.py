@@ -156,6 +156,13 @@ def _warnings(settings: Settings):
             "Claim B3 speaks of many more parameters than samples and of weak noise: the smallest of ratios should be "
             "at most 0.3 and the smallest of noise_ratios at most 0.25."
         )
+    halved = settings.feature_samples / 2
+    between = [width for width in settings.feature_widths if halved < width < settings.feature_samples]
+    if not any(1 < ratio < 2 for ratio in settings.ratios) and not between:
+        yield (
+            "The grids are too coarse for the control of claim B2: ratios should have a value between 1 and 2, or "
+            "feature_widths one between half of feature_samples and feature_samples."
+        )
     if settings.start_variances[-1] < 0.5:
         yield "The largest of start_variances is small: the slope of claim B4 will be measured poorly."
 
