@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import harness
 
-NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde")
+NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde", "linear_regression_path")
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 
 
