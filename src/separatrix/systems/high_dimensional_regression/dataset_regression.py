@@ -54,13 +54,14 @@ def dataset_problem(
     """
     x, y = inputs - inputs.mean(axis=0), outputs - outputs.mean(axis=0)
     samples = x.shape[0]
-    left, singular, _ = np.linalg.svd(x, full_matrices=False)
-    varying = int(np.sum(singular**2 > FLAT * singular[0] ** 2)) if singular[0] > 0 else 0
+    # the Gram matrix of the inputs, not the data: tens of thousands of samples have few inputs
+    variances, directions = (array[..., ::-1] for array in np.linalg.eigh(x.T @ x))
+    varying = int(np.sum(variances > FLAT * variances[0])) if variances[0] > 0 else 0
     if components > varying:
         raise ValueError(
             f"components must be at most {varying}, the principal components with variance, got {components}"
         )
-    white = left[:, :components] * np.sqrt(samples / components)
+    white = x @ directions[:, :components] * np.sqrt(samples / components / variances[:components])
     teacher = components / samples * white.T @ y
     power = np.sum(teacher**2) / components
     if power <= 1e-12 * np.mean(y**2):

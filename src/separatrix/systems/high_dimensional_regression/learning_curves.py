@@ -38,7 +38,10 @@ def _frozen_error(spectrum: Spectrum, task: LinearTask) -> float:
 
 
 def generalization_error(time: Values, spectrum: Spectrum, task: LinearTask) -> Float[np.ndarray, "..."]:
-    """Test error ``E|w* - w|^2 / N + sigma_eps^2`` at gradient-flow time ``time`` (infinite times allowed).
+    """Test error ``E|w* - w|^2 / N + sigma_eps^2`` at gradient-flow time ``time``.
+
+    Infinite times are allowed, but at ``alpha = 1``, where the error is infinite, the nodes of a quadrature give a
+    large number instead: see :func:`final_generalization_error`.
 
     ``int rho [(sigma_w^2 + sigma_w0^2) e^{-2lt} + (sigma_eps^2/l)(1 - e^{-lt})^2]`` over the positive eigenvalues, plus
     what is frozen, plus the noise of the test labels.

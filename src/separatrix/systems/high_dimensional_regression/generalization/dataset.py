@@ -21,7 +21,7 @@ from separatrix.systems.high_dimensional_regression.stopping import optimal_stop
 from separatrix.systems.high_dimensional_regression.task import LinearTask
 
 #: Training sets of each ratio, at most; the test samples of each, at most.
-SPLITS, TEST_SAMPLES = 60, 1000
+SPLITS, TEST_SAMPLES = 100, 1000
 #: Latest time at which curves are compared: later the few smallest eigenvalues of a small training set rule, and means
 #: over splits are means of a few outliers.
 COMPARED = 100.0
