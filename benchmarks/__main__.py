@@ -12,7 +12,14 @@ from pathlib import Path
 
 from benchmarks import harness
 
-NAMES = ("sgd_ensemble", "diffusion_observable", "scalar_sde", "exact_solutions", "sweeps")
+NAMES = (
+    "sgd_ensemble",
+    "diffusion_observable",
+    "scalar_sde",
+    "exact_solutions",
+    "linear_regression_path",
+    "sweeps",
+)
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 
 

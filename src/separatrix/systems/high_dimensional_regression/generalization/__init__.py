@@ -1,0 +1,1 @@
+"""Parts of the study `high-dim-generalization`, one module for each subject."""
