@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
@@ -30,6 +30,8 @@ def test_mass_mean_and_second_moment(ratio):
 
 @settings(max_examples=60, deadline=None)
 @given(RATIOS.filter(lambda ratio: ratio != 1))
+@example(np.nextafter(1.0, 2.0))
+@example(np.nextafter(1.0, 0.0))
 def test_mean_inverse(ratio):
     law = marchenko_pastur(ratio)
     expected = 1 / (ratio - 1) if ratio > 1 else ratio / (1 - ratio)

@@ -232,6 +232,7 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # never a cluster that happens to run here
                 num_cpus=workers or machine.usable_cores(),
                 include_dashboard=False,
                 log_to_driver=False,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 Values = Float[np.ndarray, "..."] | float
 
 #: Panels of the quadrature halve towards the lower edge of the law, down to 2^-45 of its range.
-_PANELS, _POINTS = 46, 20
+_PANELS, _POINTS = 60, 20
 #: Eigenvalues below this share of the largest are zeros that were rounded.
 ZERO = 1e-12
 

@@ -135,7 +135,8 @@ SIMULATED = [
     # C1: the closed forms are evaluated beside the simulation
     ("C1", gradient_noise.gradient_covariance, "+ rho * cross_l", "+ 0 * cross_l"),
     ("C1", gradient_noise.gradient_covariance, "covariance = out[", "covariance = 0 * out["),
-    ("C1", gradient_noise.gradient_covariance, "label_noise**2", "1.5 * label_noise**2"),
+    ("C1", gradient_noise.gradient_covariance, "per_network(label_noise, 2) ** 2",
+     "1.5 * per_network(label_noise, 2) ** 2"),
     ("C1", modewise.mode_moments, "+ rho * xp.sum(cross * swapped", "+ 0 * xp.sum(cross * swapped"),
     ("C1", modewise.mode_moments, "flat(out) @ flat(back).mT", "flat(out) @ flat(back).mT / depth"),
     ("C1", modewise.mode_moments, "kick + rho * _trace", "kick + 0 * _trace"),
@@ -158,8 +159,8 @@ SIMULATED = [
     ("C11", balance_part._one_step_balance, "identity.append(gain - loss)", "identity.append(gain)"),
     ("C11", balance_part._one_step_balance, "identity.append(gain - loss)", "identity.append(gain + loss)"),
     ("C11", balance_part._one_step_balance, "gain = rate**2", "gain = rate"),
-    ("C11", network_simulation._descend, "rate * outer_product(error, hidden[layer])",
-     "rate * (1 + 1e-6 * layer) * outer_product(error, hidden[layer])"),
+    ("C11", network_simulation._descend, "return below, w + rate * outer_product(error, before)",
+     "return below, w + rate * (1 + 1e-6) * outer_product(error, before)"),
 ]  # fmt: skip
 
 
