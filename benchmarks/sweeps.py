@@ -67,7 +67,7 @@ class Cells:
 
 def empty_cells(scratch: Path, options: Options) -> Race:
     """Overhead of each executor; the ratio compares a pool with this process."""
-    few, many = (4, 12) if options.quick else (50, 450)
+    few, many = (4, 12) if options.quick else (20, 220)
     cells = Cells(scratch)
     executors = ["inline", "processes"]
     try:
@@ -207,7 +207,7 @@ def reopening(scratch: Path, options: Options) -> Race:
 
 def memory(scratch: Path, options: Options) -> Race:
     """Peak memory of this process after a short and after a long sweep."""
-    few, many = (5, 20) if options.quick else (100, 2000)
+    few, many = (5, 20) if options.quick else (100, 1000)
     cells = Cells(scratch)
     peak: dict[str, float] = {}
 

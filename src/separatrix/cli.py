@@ -209,27 +209,38 @@ def _list(tokens: list[str]) -> int:
     return 0
 
 
-def _run(tokens: list[str]) -> int:
+def _study_request(
+    tokens: list[str], usage: str, options_class: type, more: Sequence[str] = ()
+) -> tuple[Any, Any, Any] | None:
+    """Study, its settings and the options that the tokens ask for; None if they ask for help, which is then printed."""
     if help_wanted := _wants_help(tokens):
         tokens = [token for token in tokens if token not in _HELP]
         if not tokens:
-            return _say_usage("run STUDY [settings]", RunOptions)
-    given, rest = options.parse(tokens, RunOptions)
+            _say_usage(usage.format("STUDY"), options_class)
+            return None
+    given, rest = options.parse(tokens, options_class)
     if not rest or rest[0].startswith("-"):
-        raise UsageError("Name the study first: separatrix run STUDY [settings] [options].")
-    slug, rest = rest[0], rest[1:]
+        raise UsageError(f"Name the study first: separatrix {usage.format('STUDY')} [options].")
 
     from separatrix.lab import discovery, runtime
 
-    found = discovery.locate(slug)
+    found = discovery.locate(rest[0])
     runtime.configure()
     study = discovery.import_study(found)
     if help_wanted:
-        return _say(_study_help(study))
-    overrides, rest = options.parse(rest, study.settings)
-    options.reject_rest(rest, [*specs(study.settings), *specs(RunOptions)])
-    chosen = RunOptions(**given)
-    settings = study.resolve(chosen.preset, overrides)
+        _say(_study_help(study, usage, options_class))
+        return None
+    overrides, rest = options.parse(rest[1:], study.settings)
+    options.reject_rest(rest, [*specs(study.settings), *more, *specs(options_class)])
+    chosen = options_class(**given)
+    return study, study.resolve(chosen.preset, overrides), chosen
+
+
+def _run(tokens: list[str]) -> int:
+    request = _study_request(tokens, "run {} [settings]", RunOptions)
+    if request is None:
+        return 0
+    study, settings, chosen = request
 
     from separatrix.lab import interrupts, run
     from separatrix.lab.progress import notice
@@ -255,42 +266,26 @@ def _chosen(only: tuple[str, ...]) -> tuple[str, ...]:
     return () if only == ("all",) else only
 
 
-def _study_help(study: Any) -> str:
+def _study_help(study: Any, usage: str, options_class: type) -> str:
     presets = "\n".join(
         f"  {name}: " + (", ".join(f"{key} = {value}" for key, value in preset.items()) or "the defaults")
         for name, preset in {"default": {}, **study.presets}.items()
     )
     return (
-        f"usage: separatrix run {study.slug} [settings] [options]\n\n{study.title}\n{study.reference}\n\n"
+        f"usage: separatrix {usage.format(study.slug)} [options]\n\n{study.title}\n{study.reference}\n\n"
         f"settings\n{options.describe(study.settings, width=_width())}\n\n"
-        f"options\n{options.describe(RunOptions, width=_width())}\n\npresets\n{presets}"
+        f"options\n{options.describe(options_class, width=_width())}\n\npresets\n{presets}"
     )
 
 
 def _sweep(tokens: list[str]) -> int:
     if tokens and tokens[0] == "show":
         return _sweep_show(tokens[1:])
-    if help_wanted := _wants_help(tokens):
-        tokens = [token for token in tokens if token not in _HELP]
-        if not tokens:
-            return _say_usage("sweep STUDY --over NAME=VALUES ... [settings]", SweepOptions)
     over, tokens = options.collect(tokens, "over")
-    given, rest = options.parse(tokens, SweepOptions)
-    if not rest or rest[0].startswith("-"):
-        raise UsageError("Name the study first: separatrix sweep STUDY --over NAME=VALUES ... [settings] [options].")
-    slug, rest = rest[0], rest[1:]
-
-    from separatrix.lab import discovery, runtime
-
-    found = discovery.locate(slug)
-    runtime.configure()
-    study = discovery.import_study(found)
-    if help_wanted:
-        return _say(_study_help(study))
-    overrides, rest = options.parse(rest, study.settings)
-    options.reject_rest(rest, [*specs(study.settings), "over", *specs(SweepOptions)])
-    chosen = SweepOptions(**given)
-    settings = study.resolve(chosen.preset, overrides)
+    request = _study_request(tokens, "sweep {} --over NAME=VALUES ... [settings]", SweepOptions, ("over",))
+    if request is None:
+        return 0
+    study, settings, chosen = request
 
     from separatrix.lab import interrupts, sweep
     from separatrix.lab.progress import notice

@@ -257,3 +257,12 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path):
     document = json.loads(again.out)
     assert document["axes"][0]["values"] == [0, 0.5, 1]
     assert document["command"] == "separatrix sweep logged-walk --over bias=0.0,0.5,1.0 --members 4"
+
+
+def test_the_help_of_a_study_shows_the_options_of_the_verb(capsys):
+    assert cli.main(["sweep", "logged-walk", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: separatrix sweep logged-walk --over NAME=VALUES ... [settings] [options]")
+    assert "--retry-failed" in said
+    assert cli.main(["run", "logged-walk", "--help"]) == 0
+    assert "--retry-failed" not in capsys.readouterr().out
