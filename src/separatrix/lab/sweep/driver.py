@@ -64,6 +64,8 @@ def sweep(
         raise UsageError(f"address = {address!r} is not allowed with on = {on!r}: only a Ray cluster has an address.")
     if (grid.folder / MANIFEST).exists() and not retry_failed:
         return replace(open_sweep(grid.folder), reused=True)
+    if on == "ray":
+        executors.require_ray(address)
     grid.check()
     waited: list[bool] = []
 

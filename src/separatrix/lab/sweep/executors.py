@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -22,6 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from separatrix.lab import discovery, machine, runtime
 from separatrix.lab.errors import UsageError
@@ -186,11 +188,10 @@ def ray_cluster(grid: Grid, batches: Sequence[Batch], address: str = "", workers
     UsageError
         If Ray is not installed or the cluster cannot be reached.
     """
-    try:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-    except ImportError:
-        raise UsageError("on = 'ray' is not allowed: Ray is not installed (pip install 'separatrix[ray]').") from None
+    require_ray(address)
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
     started = not ray.is_initialized()
     if started:
         _connect(ray, address, workers)
@@ -198,7 +199,7 @@ def ray_cluster(grid: Grid, batches: Sequence[Batch], address: str = "", workers
         one = {"JAX_NUM_CPU_DEVICES": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
                "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}  # fmt: skip
         task: Any = ray.remote(num_cpus=1, max_retries=TRIES, runtime_env={"env_vars": one})(_run_batch)
-        job = ray.put(work(grid))
+        job = work(grid)  # by value: an object in Ray's store would be lost with its node
         at_once = 2 * (workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
         remaining = iter(batches)
         under_way = {task.remote(job, batch): batch for batch in itertools.islice(remaining, at_once)}
@@ -220,6 +221,34 @@ def ray_cluster(grid: Grid, batches: Sequence[Batch], address: str = "", workers
 
 def _run_batch(job: Work, batch: Batch) -> list[Row]:
     return job(batch)
+
+
+def require_ray(address: str) -> None:
+    """Refuse what cannot work, before anything is written.
+
+    Raises
+    ------
+    UsageError
+        If Ray is not installed, or nobody listens at the address.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise UsageError("on = 'ray' is not allowed: Ray is not installed (pip install 'separatrix[ray]').") from None
+    if not _answers(address):
+        raise UsageError(f"address = {address!r} is not allowed: nobody answers there.")
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at ``host:port``; Ray itself would wait a minute and then end the process."""
+    try:
+        target = urlsplit(address if "://" in address else f"//{address}")
+        if target.hostname is None or target.port is None:
+            return True  # such as auto: Ray knows what it means
+        with socket.create_connection((target.hostname, target.port), timeout=10):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _connect(ray: Any, address: str, workers: int | None) -> None:

@@ -1,10 +1,9 @@
 """Balance of adjacent layers: one step exactly (C11) and the drift away from it for unequal widths (C12)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
@@ -51,9 +50,17 @@ def balance_experiments(settings: Settings) -> Iterator[Experiment]:
         )  # fmt: skip
 
 
-def _weights(state: State, arguments: Arguments) -> tuple[Array, ...]:
+@dataclass(frozen=True)
+class _RememberingSGD(OnlineSGD):
+    """A step that keeps the sample it drew: drawn again by another program it may differ in its last bit."""
+
+    def __call__(self, state: State, noise: dict[str, Array], t: Array, arguments: Arguments) -> State:
+        return super().__call__(state, noise, t, arguments) | noise
+
+
+def _everything(state: State, arguments: Arguments) -> State:
     del arguments
-    return state["weights"]
+    return state
 
 
 def _one_step_balance(start: int, stop: int, *, settings: Settings, widths: Sequence[int]) -> xr.Dataset:
@@ -61,14 +68,17 @@ def _one_step_balance(start: int, stop: int, *, settings: Settings, widths: Sequ
     d_in, d_out, depth = widths[0], widths[-1], len(widths) - 1
     weights = random_starts(settings.seed, widths, 1.0, start, stop)
     rate, sigma = 0.05, 0.5
-    step = OnlineSGD(d_in, d_out, 1)
     keys = member_keys(settings.seed, f"balance_depth{depth}", start, stop)
-    noise = jax.tree.map(lambda a: a[0], jax.jit(step.draw)(keys, jnp.uint32(0)))
     s = np.linspace(2.0, 1.0, min(d_in, d_out))
     arguments = {"singular_values": s, "learning_rate": np.float64(rate), "label_noise": np.float64(sigma)}
-    records, _ = evolve(step, _weights, network_state(weights), keys, arguments, np.array([1]))
-    updated = [np.moveaxis(w[0], -1, 0) for w in records]
-    x, z = (np.moveaxis(np.asarray(noise[k], np.float64), -1, 0) for k in ("x", "z"))  # (n, d, 1)
+    sample = {"x": np.zeros((d_in, 1, stop - start), np.float32), "z": np.zeros((d_out, 1, stop - start), np.float32)}
+    records, _ = evolve(
+        _RememberingSGD(d_in, d_out, 1), _everything, network_state(weights) | sample, keys, arguments, np.array([1])
+    )
+    # Members first and contiguous: NumPy sums in the order of memory, which must not depend on how many there are.
+    member_first = lambda a: np.ascontiguousarray(np.moveaxis(np.asarray(a[0], np.float64), -1, 0))  # noqa: E731
+    updated = [member_first(w) for w in records["weights"]]
+    x, z = (member_first(records[name]) for name in ("x", "z"))  # (n, d, 1)
     hidden = [x]
     for w in weights:
         hidden.append(w @ hidden[-1])
