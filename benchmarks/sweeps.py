@@ -7,6 +7,7 @@ one process, and as one command for each. A finished sweep of 10,000 cells with 
 command. Memory: the growth of the process's peak from a short to a long sweep of empty cells.
 """
 
+import importlib.util
 import itertools
 import os
 import resource
@@ -34,7 +35,7 @@ WORKERS = 2
 GOALS = {"inline": 5.0, "processes": 20.0, "ray": 50.0}
 REOPEN_GOAL = 2.0
 SHARED, ONE_BY_ONE, COMMANDS = "shared launches", "runs in one process", "a command for each cell"
-CHAIN = {"chain_runs": 1000, "depth": (2,)}
+CHAIN = {"chain_runs": 200, "depth": (2,)}
 
 
 class Cells:
@@ -67,15 +68,11 @@ class Cells:
 
 def empty_cells(scratch: Path, options: Options) -> Race:
     """Overhead of each executor; the ratio compares a pool with this process."""
-    few, many = (4, 12) if options.quick else (20, 220)
+    few, many = (2, 6) if options.quick else (20, 220)
     cells = Cells(scratch)
     executors = ["inline", "processes"]
-    try:
-        import ray  # noqa: F401
-
+    if not options.quick and importlib.util.find_spec("ray"):
         executors.append("ray")
-    except ImportError:
-        pass
     figures: dict[str, list[dict[str, float]]] = {on: [] for on in executors}
 
     def run(on: str) -> Callable[[], None]:
@@ -155,27 +152,21 @@ class Chain:
 
 def chain_sweep(scratch: Path, options: Options) -> Race:
     """Shared launches against cell by cell."""
-    cells, some, few = (20, 3, 1) if options.quick else (1000, 20, 2)
+    cells, some = (6, 2) if options.quick else (1000, 20)
     chain = Chain(scratch, cells)
+    candidates = [Candidate(SHARED, chain.shared, cells), Candidate(ONE_BY_ONE, lambda: chain.one_by_one(some), some)]
+    comparisons = [Comparison(SHARED, ONE_BY_ONE, goal=20.0)]
+    if not options.quick:
+        candidates.append(Candidate(COMMANDS, lambda: chain.commands(2), 2))
+        comparisons.append(Comparison(SHARED, COMMANDS, note="(compiled anew for each cell)"))
     return Race(
-        f"Scalar chain, {cells} cells of {CHAIN['chain_runs']} runs",
-        "cell",
-        [
-            Candidate(SHARED, chain.shared, cells),
-            Candidate(ONE_BY_ONE, lambda: chain.one_by_one(some), some),
-            Candidate(COMMANDS, lambda: chain.commands(few), few),
-        ],
-        [
-            Comparison(SHARED, ONE_BY_ONE, goal=20.0),
-            Comparison(SHARED, COMMANDS, note="(compiled anew for each cell)"),
-        ],
-        chain.check,
+        f"Scalar chain, {cells} cells of {CHAIN['chain_runs']} runs", "cell", candidates, comparisons, chain.check
     )
 
 
 def reopening(scratch: Path, options: Options) -> Race:
     """Open a finished sweep by its command, and by its folder."""
-    cells = 200 if options.quick else 10_000
+    cells = 100 if options.quick else 10_000
     study = discovery.import_study(discovery.locate("saddle-to-saddle-sgd"))
     noise = axis(study.settings, "label_noise", np.linspace(0.1, 1.0, cells // 100).round(9).tolist())
     seeds = axis(study.settings, "seed", range(100))

@@ -15,6 +15,8 @@ import pytest
 from separatrix.lab import discovery, store
 from separatrix.lab.sweep import executors, open_sweep
 
+pytestmark = pytest.mark.slow
+
 STUDIES = Path(__file__).parent.parent / "studies"
 OVER = ("--over", "bias=0:1:6", "--seeds", "4", "--members", "4", "--pause", "0.05")
 CELLS = 24
@@ -98,7 +100,6 @@ class TestProcesses:
         assert content(tmp_path / "runs") == reference
         assert_nothing_left(tmp_path / "runs")
 
-    @pytest.mark.slow
     def test_the_driver_killed_at_random_times_resumes(self, tmp_path, environment, reference):
         log, rng, kills = tmp_path / "log", random.Random(0), 0
         for on in ("inline", "processes", "processes"):
@@ -113,7 +114,6 @@ class TestProcesses:
         assert_nothing_left(tmp_path / "runs")
         assert_no_cell_was_computed_again(tmp_path, kills)
 
-    @pytest.mark.slow
     def test_a_worker_killed_is_replaced(self, tmp_path, environment, reference):
         log = tmp_path / "log"
         process = subprocess.Popen(
@@ -138,7 +138,6 @@ class TestProcesses:
         assert_nothing_left(tmp_path / "runs")
         assert_no_cell_was_computed_again(tmp_path, killed)
 
-    @pytest.mark.slow
     def test_a_cell_that_kills_its_worker_fails_alone(self, tmp_path, environment):
         few = ("--over", "bias=0,1", "--seeds", "3", "--members", "4", "--fatal-seed", "2", "--json")
         done = subprocess.run(
@@ -151,7 +150,6 @@ class TestProcesses:
         assert dataset["status"].sel(seed=2).values.tolist() == [2, 2]
         assert all("its process was killed" in str(text) for text in dataset["reason"].sel(seed=2).values)
 
-    @pytest.mark.slow
     def test_workers_end_when_their_driver_is_killed(self, tmp_path, environment):
         process = subprocess.Popen(
             command(tmp_path / "runs", "--on", "processes"), env=environment, stderr=subprocess.DEVNULL
@@ -190,13 +188,11 @@ class TestRay:
     def installed(self):
         pytest.importorskip("ray")
 
-    @pytest.mark.slow
     def test_the_same_bits_as_in_one_process(self, tmp_path, environment, reference):
         finish(tmp_path / "runs", environment, "--on", "ray", "--workers", "2")
         assert content(tmp_path / "runs") == reference
         assert_nothing_left(tmp_path / "runs")
 
-    @pytest.mark.slow
     def test_a_cluster_that_loses_a_worker_a_node_and_the_driver(self, tmp_path, environment, reference):
         program = [sys.executable, str(Path(__file__).parent / "ray_cluster.py")]
         with subprocess.Popen(

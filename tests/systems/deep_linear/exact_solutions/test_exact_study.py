@@ -14,6 +14,8 @@ from separatrix.systems.deep_linear.gradient_noise import layer_product
 from separatrix.systems.deep_linear.starts import decoupled_weights
 from separatrix.systems.deep_linear.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
 SMOKE = STUDY.resolve("smoke", {})
 
 

@@ -11,6 +11,8 @@ from separatrix.engines.ensemble import _evolve, _steps_until
 from separatrix.systems.deep_linear import mode_solutions, network_simulation, product_spectra, zero_balanced_flow
 from separatrix.systems.deep_linear.exact_solutions import experiments as experiments_part
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = tiny(scan_depth=(2, 4), exact_draws=3)
 #: Conditions that decide at these sizes.
 PART = {"A2": "decoupled"}

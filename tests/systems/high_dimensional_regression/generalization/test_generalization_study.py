@@ -13,6 +13,8 @@ from separatrix.systems.high_dimensional_regression import deep_student, learnin
 from separatrix.systems.high_dimensional_regression.generalization import linear, overtraining
 from separatrix.systems.high_dimensional_regression.high_dim_generalization import STUDY
 
+pytestmark = pytest.mark.slow
+
 CLAIMS = [f"B{k}" for k in range(1, 10)]
 SETTINGS = small()
 
