@@ -1,6 +1,6 @@
 """Small-loss sample selection: keep the samples whose labels the network believes, in one's own training.
 
-Arrays may be of NumPy, JAX (inside ``jit`` too) or PyTorch, results are of the same kind. The threshold log 2 is that of
+Arrays may be of NumPy, JAX (inside ``jit`` too) or PyTorch, results are of the same kind. The threshold log 2 is from
 Han et al. (ICML 2025, arXiv 2505.18909): the logistic loss on the decision boundary, so that a sample is kept if the
 network gives it its observed label. It tells right labels from wrong ones in Stage I of training only, before the
 wrong ones are memorised: see :mod:`separatrix.optimizers.early_stopping` for when that is.
