@@ -38,25 +38,22 @@ class ReducedCourse:
         ``(t,)``, in units of ``n m / (learning_rate sigma^2 d)`` steps.
     signal, clean, flipped
         ``(t,)``: coefficient g of the signal, and of the noise vectors of clean (c) and flipped (f) samples.
-    active
-        Share of the filters that are active on the noise of a sample.
     """
 
     theta: Float[np.ndarray, " t"]
     signal: Float[np.ndarray, " t"]
     clean: Float[np.ndarray, " t"]
     flipped: Float[np.ndarray, " t"]
-    active: float = 0.5
 
     @property
     def clean_margin(self) -> Float[np.ndarray, " t"]:
         """``g + c/2``: positive where clean samples are fitted."""
-        return self.signal + self.active * self.clean
+        return self.signal + self.clean / 2
 
     @property
     def flipped_margin(self) -> Float[np.ndarray, " t"]:
         """``f/2 - g``: negative while flipped samples are rejected."""
-        return self.active * self.flipped - self.signal
+        return self.flipped / 2 - self.signal
 
     def loss(self, tau: float) -> Float[np.ndarray, " t"]:
         """Mean logistic loss over clean and flipped samples."""
@@ -71,14 +68,14 @@ def _refuse(kappa: float, tau: float) -> None:
         raise ValueError(f"tau must lie in [0, 0.5), got {tau}")
 
 
-def _velocity(log_time: float, state: np.ndarray, kappa: float, tau: float, active: float = 0.5) -> np.ndarray:
+def _velocity(log_time: float, state: np.ndarray, kappa: float, tau: float) -> np.ndarray:
     """Derivative in ``log(1 + theta)``, in which late times are as smooth as early ones."""
     g, c, f = state
-    fitted, rejected = expit(-(g + active * c)), expit(g - active * f)
+    fitted, rejected = expit(-(g + c / 2)), expit(g - f / 2)
     return np.exp(log_time) * np.array([kappa / 2 * ((1 - tau) * fitted - tau * rejected), fitted, rejected])
 
 
-def reduced_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float, active: float = 0.5) -> ReducedCourse:
+def reduced_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float) -> ReducedCourse:
     """Signal and noise coefficients at the times ``theta``.
 
     Parameters
@@ -89,8 +86,6 @@ def reduced_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float, act
         ``n SNR^2 = n |mu|^2 / (sigma^2 d)``.
     tau
         Share of flipped labels, in ``[0, 0.5)``.
-    active
-        Share of the filters that are active on the noise of a sample: one half in a network with a random start.
 
     Raises
     ------
@@ -98,16 +93,14 @@ def reduced_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float, act
         If a parameter is out of range or the times are not increasing.
     """
     _refuse(kappa, tau)
-    if not 0 < active <= 1:
-        raise ValueError(f"active must lie in (0, 1], got {active}")
     theta = np.asarray(theta, np.float64)
     if theta.ndim != 1 or theta.size == 0 or theta[0] < 0 or np.any(np.diff(theta) <= 0):
         raise ValueError("theta must be increasing and not negative")
     times = np.log1p(theta)
     if times[-1] == 0:
-        return ReducedCourse(theta, *np.zeros((3, 1)), active)
-    solved = solve_ivp(_velocity, (0, times[-1]), np.zeros(3), t_eval=times, args=(kappa, tau, active), **_ACCURACY)
-    return ReducedCourse(theta, *solved.y, active)
+        return ReducedCourse(theta, *np.zeros((3, 1)))
+    solved = solve_ivp(_velocity, (0, times[-1]), np.zeros(3), t_eval=times, args=(kappa, tau), **_ACCURACY)
+    return ReducedCourse(theta, *solved.y)
 
 
 def early_slopes(kappa: float, tau: float) -> tuple[float, float]:

@@ -140,7 +140,7 @@ def image_experiments(settings: Settings) -> list[Experiment]:
     if data is None:
         return []
     n, d, h = settings.image_samples, data.inputs.shape[1], settings.image_width
-    once = settings.image_members * settings.image_steps * (2e-5 + 3e-11 * n * d * h)
+    once = settings.image_members * settings.image_steps * (1e-4 + 1.2e-10 * n * d * h)
     passes = {"images": 1, "images_selected": 2, "images_clean": 1, "images_random": 2}
     return [
         Experiment(
@@ -148,7 +148,7 @@ def image_experiments(settings: Settings) -> list[Experiment]:
             partial(simulate_images, settings, name.removeprefix("images").removeprefix("_")),
             members=settings.image_members,
             bytes_per_member=8 * ((n + settings.image_tests) * (3 * d + 2 * h) + 8 * d * h + 3 * RECORDS * n),
-            seconds=3.0 + count * once,
+            seconds=1.5 + count * once,
             control=name in ("images_clean", "images_random"),
         )
         for name, count in passes.items()
@@ -171,16 +171,12 @@ def _selection(margins: Float[np.ndarray, "t n"], noise_rate: float) -> Bool[np.
     return small_loss(_losses(margins)[selection_record(margins, noise_rate)])
 
 
-def image_margins(
-    settings: Settings, data: xr.Dataset
-) -> tuple[Float[np.ndarray, "B n"], Float[np.ndarray, "B n"]]:
-    """Margins at the end of Stage I, as the detector finds it, and at the end of training."""
+def image_margins(settings: Settings, data: xr.Dataset) -> Float[np.ndarray, "B n"]:
+    """Margins at the end of Stage I, as the detector finds it."""
     source = images(settings)
     assert source is not None
     rate = noise_guess(settings, source)
-    margins = data["margin"].values.astype(np.float64)
-    early = [course[selection_record(course, rate)] for course in margins]
-    return np.stack(early), margins[:, -1]
+    return np.stack([course[selection_record(course, rate)] for course in data["margin"].values.astype(np.float64)])
 
 
 def fitted_images(data: xr.Dataset, which: str) -> Float[np.ndarray, "B t"]:

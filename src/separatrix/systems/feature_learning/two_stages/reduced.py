@@ -115,9 +115,10 @@ def reduced_experiments(settings: Settings) -> list[Experiment]:
     ]
 
 
-def fully_active_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float) -> ReducedCourse:
-    """A wrong theory, for a control: every filter of the own class is active on the noise of every sample."""
-    return reduced_course(theta, kappa, tau, active=1.0)
+def unflipped_course(theta: Float[np.ndarray, " t"], kappa: float, tau: float) -> ReducedCourse:
+    """A wrong theory, for a control: no label is flipped, so that nothing holds the signal back."""
+    del tau
+    return reduced_course(theta, kappa, 0.0)
 
 
 def follows_reduced_dynamics(

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from separatrix.engines.intervals import bonferroni, mean_interval
+from separatrix.engines.intervals import bonferroni, bootstrap
 from separatrix.lab import Experiment, Measurement, Results, diverged_fraction
 from separatrix.optimizers.sample_selection import small_loss
 from separatrix.systems.feature_learning.two_stages.networks import (
@@ -19,8 +19,8 @@ from separatrix.systems.feature_learning.two_stages.networks import (
 )
 from separatrix.systems.feature_learning.two_stages.settings import Settings, record_steps
 
-#: Least improvement of the error that counts.
-LEAST_GAIN = 0.005
+#: Least share of the final error that selection should avoid.
+LEAST_GAIN = 0.5
 WAYS = ("selected", "oracle")
 
 
@@ -47,7 +47,7 @@ def simulate_retrained(settings: Settings, cell: Cell, way: str, start: int, sto
     """Errors of the members, trained from their own start on the samples kept in this way."""
     tasks = draw(settings, cell, start, stop)
     kept = _kept(settings, cell, way, tasks, start)
-    steps = record_steps(settings)
+    steps = record_steps(settings.duration, cell.time_step)
     # a network of which no sample is kept cannot be trained; it stays at its start, which has the error one half
     weights = np.where(kept.any(axis=1, keepdims=True), kept, 0).astype(np.float64)
     empty = ~kept.any(axis=1)
@@ -80,7 +80,7 @@ def retraining_experiments(settings: Settings) -> list[Experiment]:
             f"{way}_{cell.name}",
             partial(simulate_retrained, settings, cell, way),
             control=way == "random",
-            **cost(settings, cell, settings.duration / cell.time_step, settings.members),  # type: ignore[arg-type]
+            **cost(cell, settings.duration, settings.members),
         )
         for cell in _cells(settings)
         for way in (*WAYS, "random")
@@ -93,22 +93,29 @@ def final_errors(data: xr.Dataset) -> np.ndarray:
 
 
 def selection_pays(settings: Settings, results: Results, way: str = "selected") -> list[Measurement]:
-    """Error at the end of plain training minus that of training on the samples kept, in pairs of equal data."""
+    """Share of the error of plain training, at its end, that training on the samples kept avoids."""
     cells = _cells(settings)
     accepted = (LEAST_GAIN, np.inf)
     if not cells:
-        return [Measurement.missing("gain by selection", accepted, "there is no Stage I, or no flipped label")]
+        return [Measurement.missing("share of the error avoided", accepted, "there is no Stage I, or no flipped label")]
     measurements = []
     for cell in cells:
         plain, other = results[cell.name], results[f"{way}_{cell.name}"]
         whole = (plain["diverged_at_step"].values < 0) & (other["diverged_at_step"].values < 0)
-        gain = (final_errors(plain) - final_errors(other))[whole]
-        estimate, interval = mean_interval(gain, confidence=bonferroni(len(cells)))
-        note = f"plain {final_errors(plain).mean():.3g}, {way} {final_errors(other).mean():.3g}"
-        oracle = results[f"oracle_{cell.name}"]
+        label, excluded = f"tau {cell.noise:g}: share of the error avoided", diverged_fraction(plain, other)
+        pairs = np.stack([final_errors(plain), final_errors(other)], axis=1)[whole]
+        if len(pairs) == 0 or pairs[:, 0].mean() == 0:
+            measurements.append(Measurement.missing(label, accepted, "plain training makes no error", excluded))
+            continue
+        estimate, interval = bootstrap(_avoided, pairs, confidence=bonferroni(len(cells)), seed=settings.seed)
+        oracle = final_errors(results[f"oracle_{cell.name}"]).mean()
+        note = f"error {pairs[:, 0].mean():.3g}, {way} {pairs[:, 1].mean():.3g}, without flipped samples {oracle:.3g}"
         measurements.append(
-            Measurement(f"tau {cell.noise:g}: error of plain training minus that after selection", estimate, interval,
-                        accepted, diverged_fraction(plain, other), members=gain.size,
-                        note=f"{note}, without any flipped sample {final_errors(oracle).mean():.3g}")
+            Measurement(label, estimate, interval, accepted, excluded, members=len(pairs), note=note)
         )  # fmt: skip
     return measurements
+
+
+def _avoided(pairs: np.ndarray, axis: int) -> np.ndarray:
+    means = pairs.mean(axis=axis)
+    return 1 - means[..., 1] / means[..., 0]

@@ -54,9 +54,9 @@ class Settings:
     large_dimension: int = setting(1000, "dimension d of the grid", low=2, high=10**7)
     theory_kappa: float = setting(4.0, "kappa of the comparison with the reduced dynamics", low=0, low_open=True,
                                   high=1e4)  # fmt: skip
-    theory_dimension: int = setting(4000, "dimension d of that comparison", low=2, high=10**7)
+    theory_dimension: int = setting(8000, "dimension d of that comparison", low=2, high=10**7)
     theory_width: int = setting(20, "filters m per output of that comparison", low=2, high=10**5)
-    theory_members: int = setting(16, "networks of that comparison", low=4, high=10**6)
+    theory_members: int = setting(24, "networks of that comparison", low=4, high=10**6)
     image_noise: float = setting(
         0.2, "share of flipped image labels; a FILE.npz with clean or y_clean keeps its own labels", low=0, high=0.5,
         low_open=True, high_open=True,
@@ -79,10 +79,10 @@ class Settings:
         return time_per_step(self.learning_rate, self.samples, self.dimension, self.width)
 
 
-def record_steps(settings: Settings, duration: float | None = None) -> Int[np.ndarray, " t"]:
+def record_steps(duration: float, time_step: float) -> Int[np.ndarray, " t"]:
     """Steps to record at: theta = 0, 0.04, ..., 2, then evenly in the logarithm; fewer where steps are larger."""
-    end = (settings.duration if duration is None else duration) / settings.time_step
-    early = min(EARLY / settings.time_step, end)
+    end = duration / time_step
+    early = min(EARLY / time_step, end)
     steps = np.concatenate(
         [np.linspace(0, early, EARLY_RECORDS + 1), np.geomspace(max(early, 1), max(end, 1), LATE_RECORDS)]
     )
