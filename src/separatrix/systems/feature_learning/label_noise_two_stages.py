@@ -13,9 +13,9 @@ from separatrix.systems.feature_learning.two_stages.reduced import (
     courses_collapse,
     decomposition_is_exact,
     follows_reduced_dynamics,
-    unflipped_course,
     identity_experiment,
     reduced_experiments,
+    unflipped_course,
 )
 from separatrix.systems.feature_learning.two_stages.retraining import retraining_experiments, selection_pays
 from separatrix.systems.feature_learning.two_stages.selection import (
@@ -218,18 +218,20 @@ STUDY = Study(
     settings=Settings,
     presets={
         "smoke": {
-            "members": 32,
+            "members": 24,
             "samples": 80,
             "dimension": 320,
             "large_dimension": 800,
-            "theory_dimension": 6400,
+            "learning_rate": 0.15,
+            "kappas": (6.0, 8.0),
+            "theory_dimension": 4800,
+            "theory_width": 16,
             "theory_members": 12,
-            "duration": 90.0,
             "image_samples": 300,
             "image_tests": 300,
             "image_width": 50,
-            "image_steps": 400,
-            "image_members": 5,
+            "image_steps": 300,
+            "image_members": 8,
         },
         "paper": {
             "members": 64,
@@ -237,7 +239,7 @@ STUDY = Study(
             "dimension": 4000,
             "large_dimension": 20_000,
             "width": 50,
-            "theory_dimension": 80_000,
+            "theory_dimension": 60_000,
             "theory_width": 50,
             "kappas": (1.0, 2.0, 4.0, 8.0),
             "noises": (0.1, 0.2, 0.3, 0.4),

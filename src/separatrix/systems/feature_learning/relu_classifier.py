@@ -24,7 +24,7 @@ class Classifier(NamedTuple):
 
 
 def small_classifier(rng: np.random.Generator, inputs: int, width: int, scale: float) -> Classifier:
-    """Weights of variance ``2 scale^2 / fan-in`` in the first layer and ``scale^2 / fan-in`` in the second, no biases."""
+    """Weights of variance ``2 scale^2 / inputs`` in the first layer and ``scale^2 / width`` in the second."""
     arrays: list[Any] = [
         scale * rng.normal(size=(width, inputs)) * np.sqrt(2 / inputs), np.zeros(width),
         scale * rng.normal(size=width) / np.sqrt(width), np.zeros(()),
@@ -88,7 +88,7 @@ def _loss(network: Classifier, task: ClassifierTask) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def _train(mesh: Mesh, networks: Classifier, tasks: ClassifierTask, rate: Array, between: Array):
-    def one_run(network: Classifier, task: ClassifierTask) -> tuple[Array, Array]:
+    def one_run(network: Classifier, task: ClassifierTask, rate: Array, between: Array) -> tuple[Array, Array]:
         slope = jax.grad(_loss)
 
         def step(_: int, state: tuple) -> tuple:
@@ -109,9 +109,8 @@ def _train(mesh: Mesh, networks: Classifier, tasks: ClassifierTask, rate: Array,
         one = jnp.ones((), rate.dtype)
         return jax.lax.scan(record, (network, zero, zero, one, one), between)[1]
 
-    def share(networks: Classifier, tasks: ClassifierTask, rate_: Array, between: Array):
-        del rate_
-        return jax.lax.map(lambda one: one_run(one[0], one[1]), (networks, tasks))
+    def share(networks: Classifier, tasks: ClassifierTask, rate: Array, between: Array):
+        return jax.lax.map(lambda one: one_run(one[0], one[1], rate, between), (networks, tasks))
 
     runs = P("runs")
     return jax.shard_map(share, mesh=mesh, in_specs=(runs, runs, P(), P()), out_specs=runs, check_vma=False)(

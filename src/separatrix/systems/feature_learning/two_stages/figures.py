@@ -150,9 +150,9 @@ def draw_errors(settings: Settings, results: Results) -> Canvas:
         axis.plot(theta[1:], np.mean(noisy, axis=0)[1:], color=RED, ls="--", label="flipped labels")
         axis.axhline(cell.noise / 2, color=GREY, lw=0.6)
         ends = [reduced_course(theta[-1:], cell.kappa, rate) for rate in (cell.positive, cell.negative)]
-        pair = lambda name, ends=ends: tuple(float(getattr(one, name)[0]) for one in ends)  # noqa: E731
         predicted = reduced_test_error(
-            pair("signal"), pair("clean"), pair("flipped"),
+            (ends[0].signal[0], ends[1].signal[0]), (ends[0].clean[0], ends[1].clean[0]),
+            (ends[0].flipped[0], ends[1].flipped[0]),
             Flips(cell.samples, cell.dimension, cell.width, cell.positive, cell.negative),
             np.random.default_rng(settings.seed),
         )  # fmt: skip

@@ -121,7 +121,7 @@ def simulate_images(settings: Settings, way: str, start: int, stop: int) -> xr.D
         # nothing is dropped where the selection would keep nothing
         weights = [one.astype(np.float64) if one.any() else np.ones(one.size) for one in kept]
     margins, accuracy = run(weights)
-    lost = ~np.isfinite(margins).all(axis=2)
+    lost = np.asarray(~np.isfinite(margins).all(axis=2))
     variables = {
         "margin": (("member", "step", "sample"), margins),
         "test_accuracy": (("member", "step"), accuracy.astype(np.float64)),

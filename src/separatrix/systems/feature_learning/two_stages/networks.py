@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def learning_rate(self) -> float:
-        """eta."""
+        """Step size eta."""
         return self.time_step * self.samples * self.width / (self.noise_scale**2 * self.dimension)
 
     @property
@@ -108,7 +108,7 @@ def grid_cells(settings: Settings) -> list[Cell]:
 
 
 def _numbers(settings: Settings, cell: Cell, member: int) -> np.random.Generator:
-    # the data of a member do not depend on the name of its cell: cells that differ in one value can be compared in pairs
+    # not of kappa and tau: networks of equal size that differ in these can be compared in pairs
     return np.random.default_rng([settings.seed, 1, cell.samples, cell.dimension, cell.width, member])
 
 
@@ -131,7 +131,7 @@ def train(cell: Cell, tasks: GramTask, steps: Int[np.ndarray, " t"]) -> Records:
 
 def lost_at(records: Records, steps: Int[np.ndarray, " t"]) -> Int[np.ndarray, " B"]:
     """First recorded step with a margin that is not finite, -1 where there is none."""
-    lost = ~np.isfinite(records.margins).all(axis=2)
+    lost = np.asarray(~np.isfinite(np.asarray(records.margins)).all(axis=2))
     return np.where(lost.any(axis=1), steps[lost.argmax(axis=1)], -1)
 
 

@@ -37,7 +37,7 @@ def _mean(values: Callable[[xr.Dataset], Float[np.ndarray, " n"]]) -> Callable[[
         del settings
         measured = np.asarray(values(kept_members(results["main"])), np.float64)
         if measured.size < 2:
-            return xr.Dataset({name: np.nan for name in ("estimate", "low", "high")})
+            return xr.Dataset(dict.fromkeys(("estimate", "low", "high"), np.nan))
         estimate, (low, high) = mean_interval(measured)
         return xr.Dataset({"estimate": estimate, "low": low, "high": high})
 

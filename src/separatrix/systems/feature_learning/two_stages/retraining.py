@@ -26,7 +26,7 @@ WAYS = ("selected", "oracle")
 
 def _kept(settings: Settings, cell: Cell, way: str, tasks, start: int) -> np.ndarray:
     """Which samples to train on."""
-    clean = tasks.labels == tasks.true_labels
+    clean = np.asarray(tasks.labels == tasks.true_labels)
     if way == "oracle":
         return clean
     steps = np.array([max(round(cell.selection / cell.time_step), 1)])
@@ -49,8 +49,7 @@ def simulate_retrained(settings: Settings, cell: Cell, way: str, start: int, sto
     kept = _kept(settings, cell, way, tasks, start)
     steps = record_steps(settings.duration, cell.time_step)
     # a network of which no sample is kept cannot be trained; it stays at its start, which has the error one half
-    weights = np.where(kept.any(axis=1, keepdims=True), kept, 0).astype(np.float64)
-    empty = ~kept.any(axis=1)
+    weights, empty = kept.astype(np.float64), np.logical_not(kept.any(axis=1))
     weights[empty, 0] = 1.0
     records = train(cell, tasks._replace(weights=weights), steps)
     variables = {

@@ -1,4 +1,4 @@
-"""Selection by small loss: does log 2 tell flipped labels from clean ones (L3), and better than peers do (L12)?"""
+"""Selection by small loss: whether log 2 tells flipped labels from clean ones (L3), as well as peers do (L12)."""
 
 import numpy as np
 import xarray as xr
@@ -39,12 +39,12 @@ def accepted_accuracy(strength: float, noise: float) -> tuple[float, float] | No
     room for the products of different samples, a part of them below.
     """
     if strength >= 4:
-        return 0.995, 1.0
+        return 0.995, np.inf
     if strength >= 2.2:
-        return 0.97, 1.0
+        return 0.97, np.inf
     if strength > 1.6 + 1e-9 or noise < _ENOUGH:
         return None
-    return (0.0, 0.92) if strength > 0.8 + 1e-9 else (0.0, 0.85)
+    return -np.inf, 0.92 if strength > 0.8 + 1e-9 else 0.85
 
 
 def log_two_separates(settings: Settings, results: Results, at_end: bool = False) -> list[Measurement]:
@@ -106,7 +106,7 @@ def observed_labels(data: xr.Dataset) -> Float[np.ndarray, "n s"]:
 
 
 def as_good_as_confident_learning(settings: Settings, results: Results, at_end: bool = False) -> list[Measurement]:
-    """Difference in F1: log 2 at the end of Stage I (in the control at the end of training) minus confident learning."""
+    """Difference in F1: log 2 at the end of Stage I (or of training, as a control) minus confident learning."""
     accepted = (-0.02, np.inf)
     found: list[tuple[str, Float[np.ndarray, " n"] | None, float, str]] = []
     cells: list[Cell] = [main_cell(settings), strong_cell(settings)]

@@ -54,7 +54,7 @@ class Settings:
     large_dimension: int = setting(1000, "dimension d of the grid", low=2, high=10**7)
     theory_kappa: float = setting(4.0, "kappa of the comparison with the reduced dynamics", low=0, low_open=True,
                                   high=1e4)  # fmt: skip
-    theory_dimension: int = setting(8000, "dimension d of that comparison", low=2, high=10**7)
+    theory_dimension: int = setting(6000, "dimension d of that comparison", low=2, high=10**7)
     theory_width: int = setting(20, "filters m per output of that comparison", low=2, high=10**5)
     theory_members: int = setting(24, "networks of that comparison", low=4, high=10**6)
     image_noise: float = setting(
@@ -66,7 +66,7 @@ class Settings:
     image_width: int = setting(100, "hidden units of the image classifier", low=1, high=10**6)
     image_rate: float = setting(1e-3, "learning rate of its Adam", low=0, low_open=True, high=1)
     image_steps: int = setting(600, "steps of its training, full batch", low=20, high=10**7)
-    image_members: int = setting(6, "splits of the images, one classifier each", low=3, high=10**4)
+    image_members: int = setting(10, "splits of the images, one classifier each", low=3, high=10**4)
 
     @property
     def rates(self) -> tuple[float, float]:

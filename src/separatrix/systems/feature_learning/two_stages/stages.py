@@ -23,7 +23,7 @@ FITTED, WRONG = 0.1, 0.02
 #: Strengths kappa (1 - 2 tau) at which Stage I is expected in nearly all networks, and in most.
 ALWAYS, MOSTLY = 4.0, 2.2
 #: Least share of networks with Stage I at those strengths.
-NEARLY_ALL, MOST = 0.85, 0.7
+NEARLY_ALL, MOST = 0.8, 0.7
 
 
 def has_stage_one(data: xr.Dataset) -> Bool[np.ndarray, " n"]:
