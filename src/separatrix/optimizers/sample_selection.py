@@ -124,6 +124,6 @@ def selection_quality(kept: Any, right: Any) -> SelectionQuality:
     found = float(np.sum(dropped & wrong))
     return SelectionQuality(
         float(np.mean(kept == right)),
-        found / dropped.sum() if dropped.any() else float("nan"),
-        found / wrong.sum() if wrong.any() else float("nan"),
+        found / float(dropped.sum()) if dropped.any() else float("nan"),
+        found / float(wrong.sum()) if wrong.any() else float("nan"),
     )
