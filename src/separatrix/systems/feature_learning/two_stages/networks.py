@@ -69,12 +69,12 @@ class Cell:
     @property
     def stage_two(self) -> float:
         """Time theta at which Stage II begins in the first of the two classes; NaN if one has no Stage I."""
-        return min(stage_two_time(self.kappa, rate) for rate in (self.positive, self.negative))
+        return float(np.min([stage_two_time(self.kappa, rate) for rate in (self.positive, self.negative)]))
 
     @property
     def selection(self) -> float:
         """Time theta at which flipped samples of the first class are rejected most clearly; NaN without Stage I."""
-        return min(selection_time(self.kappa, rate) for rate in (self.positive, self.negative))
+        return float(np.min([selection_time(self.kappa, rate) for rate in (self.positive, self.negative)]))
 
 
 def main_cell(settings: Settings) -> Cell:
