@@ -84,12 +84,14 @@ def test_only_controls_need_control_experiments(results):
     asked = Asked(results)
     for one in STUDY.claims(SETTINGS):
         one.measure(SETTINGS, asked)
+    # the figures of the run were drawn; those that need a control's data would be left out without controls
     for figure in STUDY.figures(SETTINGS):
-        figure.draw(SETTINGS, asked)
+        if figure.name in ("collapse", "images"):
+            figure.draw(SETTINGS, asked)
     assert asked.names == {one.name for one in STUDY.experiments(SETTINGS) if not one.control}
 
 
-@pytest.mark.parametrize("name", ["random_main", "images_selected"])
+@pytest.mark.parametrize("name", ["oracle_strong", "images_selected"])
 def test_results_do_not_depend_on_the_parts(results, name):
     simulate = next(one for one in STUDY.experiments(SETTINGS) if one.name == name).simulate
     part, whole = simulate(1, 3), results[name].isel(member=slice(1, 3))
