@@ -22,7 +22,7 @@ from separatrix.systems.feature_learning.two_stages import (
     stopping,
 )
 
-CLAIMS = [f"L{k}" for k in range(1, 14)]
+CLAIMS = [f"L{k}" for k in range(1, 15)]
 SETTINGS = STUDY.resolve("smoke", {})
 
 # one run on one Python version is enough: its parts are tested everywhere

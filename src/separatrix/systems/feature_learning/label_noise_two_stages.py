@@ -21,6 +21,7 @@ from separatrix.systems.feature_learning.two_stages.retraining import retraining
 from separatrix.systems.feature_learning.two_stages.selection import (
     as_good_as_confident_learning,
     log_two_separates,
+    ranking_separates,
 )
 from separatrix.systems.feature_learning.two_stages.settings import Settings, check, images, input_files
 from separatrix.systems.feature_learning.two_stages.stages import nothing_without_flips, stage_one, stage_two
@@ -44,7 +45,7 @@ def experiments(settings: Settings) -> list[Experiment]:
 
 
 def claims(settings: Settings) -> list[Claim]:
-    """What is claimed, each with the control in which it must fail; the last two need images."""
+    """What is claimed, each with the control in which it must fail; two more with images."""
     both = ("main", "strong")
     with_images = settings.data != "none"
     claimed = [
@@ -164,6 +165,19 @@ def claims(settings: Settings) -> list[Claim]:
             control_needs=(*both, "images") if with_images else both,
         ),
     ]
+    claimed.append(
+        Claim(
+            "L14",
+            "If the share of wrong labels is known, the samples of smallest loss in Stage I are the clean ones, also "
+            "where log 2 does not separate.",
+            "derived",
+            ranking_separates,
+            lambda s, r: ranking_separates(s, r, ranked=False),
+            "log 2 instead of the rank",
+            needs=both,
+            control_needs=both,
+        )
+    )
     if with_images:
         claimed += [
             Claim(

@@ -1,4 +1,4 @@
-"""Selection by small loss: whether log 2 tells flipped labels from clean ones (L3), as well as peers do (L12)."""
+"""Selection by small loss: by log 2 (L3), against confident learning (L12), and by rank (L14)."""
 
 import numpy as np
 import xarray as xr
@@ -8,7 +8,7 @@ from scipy.special import expit
 from separatrix.engines.intervals import bonferroni, mean_interval
 from separatrix.lab import Measurement, Results, diverged_fraction
 from separatrix.optimizers.confident_learning import wrong_labels
-from separatrix.optimizers.sample_selection import selection_quality, small_loss
+from separatrix.optimizers.sample_selection import selection_quality, small_loss, smallest_share
 from separatrix.systems.feature_learning.two_stages.image_training import image_margins
 from separatrix.systems.feature_learning.two_stages.networks import (
     Cell,
@@ -65,6 +65,28 @@ def log_two_separates(settings: Settings, results: Results, at_end: bool = False
                 note=f"kappa (1 - 2 tau) = {cell.strength:.3g}",
             )
         )  # fmt: skip
+    return measurements
+
+
+def ranking_separates(settings: Settings, results: Results, ranked: bool = True) -> list[Measurement]:
+    """Accuracy of keeping the known share of right labels, those of smallest loss; as a control by log 2 instead."""
+    cells = [main_cell(settings), strong_cell(settings)]
+    accepted = (0.97, np.inf)
+    measurements = []
+    for cell in cells:
+        label = f"tau {cell.noise:g}: accuracy of the selection in Stage I"
+        excluded = diverged_fraction(results[cell.name])
+        if np.isnan(cell.selection) or cell.noise == 0:
+            measurements.append(
+                Measurement.missing(label, accepted, "there is no Stage I, or no flipped label", excluded)
+            )
+            continue
+        data = kept_members(results[cell.name])
+        chosen = losses(data)[:, nearest(data["theta"].values, cell.selection)]
+        kept = [smallest_share(row, 1 - cell.noise) if ranked else small_loss(row) for row in chosen]
+        values = np.mean(np.stack(kept) != data["flipped"].values, axis=1)
+        estimate, interval = mean_interval(values, confidence=bonferroni(len(cells)))
+        measurements.append(Measurement(label, estimate, interval, accepted, excluded, members=values.size))
     return measurements
 
 
