@@ -1,7 +1,5 @@
 """Descent in the coefficients is descent of the network: the decomposition is exact, and runs do not see each other."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -91,14 +89,6 @@ def test_a_sample_of_weight_zero_is_not_trained_on():
     left_out = task._replace(weights=(np.arange(24) % 4 > 0).astype(float))
     np.testing.assert_allclose(train(left_out).margins[0][:, kept], train(alone).margins[0], atol=1e-12)
     assert np.all(train(left_out).memory[0][:, ::4] == 0)
-
-
-def test_descent_of_the_loss_has_the_closed_gradient():
-    data, start, _ = draw(3)
-    loss = lambda w: network.mean_loss(w, data.signal, data.true_labels, data.noise, data.labels)  # noqa: E731
-    step = 1e-6 * np.random.default_rng(0).normal(size=start.shape)
-    change = float(loss(start + step) - loss(start - step)) / 2
-    assert change == pytest.approx(float(jnp.sum(jax.grad(loss)(start) * step)), rel=1e-4)
 
 
 # -- fresh samples ----------------------------------------------------------------------------------------------------

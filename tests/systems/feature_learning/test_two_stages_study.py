@@ -91,7 +91,7 @@ def test_only_controls_need_control_experiments(results):
     assert asked.names == {one.name for one in STUDY.experiments(SETTINGS) if not one.control}
 
 
-@pytest.mark.parametrize("name", ["oracle_strong", "images_selected"])
+@pytest.mark.parametrize("name", ["images_selected"])
 def test_results_do_not_depend_on_the_parts(results, name):
     simulate = next(one for one in STUDY.experiments(SETTINGS) if one.name == name).simulate
     part, whole = simulate(1, 3), results[name].isel(member=slice(1, 3))
