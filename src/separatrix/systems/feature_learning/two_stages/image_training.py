@@ -51,7 +51,7 @@ def draw_split(settings: Settings, data: TwoClassData, member: int, clean: bool 
     """Balanced training and test set of a member.
 
     Labels of the training set are flipped at random, unless the data have wrong labels of their own. If ``clean``, none
-    is flipped (those known to be wrong are put right), and the samples marked as wrong are random ones.
+    is flipped (those known to be wrong are put right), and the samples marked as wrong are random ones of known labels.
     """
     known = None if data.true_labels is None else data.true_labels != 0
     train, test = balanced_split(
@@ -68,7 +68,7 @@ def draw_split(settings: Settings, data: TwoClassData, member: int, clean: bool 
     wrong = certain & (noisy != true[train])
     labels = true[train].astype(np.float64) if clean else noisy
     if clean:
-        wrong = injected != observed
+        wrong = certain & (injected != observed)
     inputs = data.inputs[train]
     centre, spread = inputs.mean(axis=0), max(float(inputs.std()), 1e-12)
     scaled = lambda x: (x - centre) / spread  # noqa: E731
@@ -107,7 +107,9 @@ def simulate_images(settings: Settings, way: str, start: int, stop: int) -> xr.D
     assert data is not None
     splits = [draw_split(settings, data, member, clean=way == "clean") for member in range(start, stop)]
     steps = image_steps(settings)
-    weights = [np.ones(len(one.labels)) for one in splits]
+    # the control knows of right labels only: samples with an unknown one are left out
+    weights = [(one.right | one.wrong).astype(np.float64) if way == "clean" else np.ones(len(one.labels))
+               for one in splits]  # fmt: skip
     run = lambda weights: train_classifiers(  # noqa: E731
         *_stacked(settings, splits, weights, start), settings.image_rate, steps
     )
@@ -140,7 +142,7 @@ def image_experiments(settings: Settings) -> list[Experiment]:
     if data is None:
         return []
     n, d, h = settings.image_samples, data.inputs.shape[1], settings.image_width
-    once = settings.image_members * settings.image_steps * (1e-4 + 1.2e-10 * n * d * h)
+    once = settings.image_members * settings.image_steps * (1e-6 + 4e-11 * n * d * h)
     passes = {"images": 1, "images_selected": 2, "images_clean": 1, "images_random": 2}
     return [
         Experiment(

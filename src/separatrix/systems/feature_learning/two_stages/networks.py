@@ -162,11 +162,12 @@ def cost(cell: Cell, duration: float, members: int) -> dict[str, Any]:
     """Members, memory and time of an experiment."""
     n, vectors, fresh = cell.samples, cell.samples + 1 + 2 * cell.width, VALIDATION + TEST
     records, steps = record_steps(duration, cell.time_step).size, duration / cell.time_step
-    work = steps * (3e-6 + 9e-11 * 2 * cell.width * n * n) + 3e-10 * records * cell.width * n * fresh
+    work = steps * (1e-6 + 2.5e-11 * 2 * cell.width * n * n) + 4e-11 * records * cell.width * n * fresh
+    work += 4e-10 * vectors * vectors * fresh + 1.5e-8 * n * cell.dimension
     return {
         "members": members,
         "bytes_per_member": 8 * (2 * n * cell.dimension + 4 * vectors * (vectors + fresh) + 6 * records * n),
-        "seconds": 1.5 + members * (work + 1.5e-8 * n * cell.dimension),
+        "seconds": 0.7 + members * work,
     }
 
 

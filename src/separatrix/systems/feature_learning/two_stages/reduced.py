@@ -65,7 +65,7 @@ def identity_experiment(settings: Settings) -> Experiment:
     """Small networks, trained explicitly and in coefficients."""
     memory = 8 * 20 * len(STEPS) * SMALL["width"] * SMALL["dimension"]
     return Experiment(
-        "identity", partial(simulate_identity, settings), members=_MEMBERS, bytes_per_member=memory, seconds=3.0
+        "identity", partial(simulate_identity, settings), members=_MEMBERS, bytes_per_member=memory, seconds=2.0
     )
 
 
