@@ -1,0 +1,1 @@
+"""Parts of the study `label-noise-two-stages`, one module for each subject."""
