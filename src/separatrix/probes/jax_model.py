@@ -74,7 +74,7 @@ class JaxModel:
         names = [name for name, on in zip(names, trained, strict=True) if on]
         self._program = _Program(function, loss, treedef, tuple(trained), tuple(a.shape for a in self._leaves))
         self._blocks = parameter_blocks(names, [a.size for a in self._leaves])
-        self._reduction = reduction
+        self.reduction: str = reduction
         self._separable = False
         self._set_data(_read_batches(batches, loss is not None, self._dtype), available_memory)
         self._check_loss()
@@ -82,7 +82,7 @@ class JaxModel:
     def _set_data(self, batches: list[Batch], available: int | None) -> None:
         self._batches, self._sizes = batches, [_examples(batch) for batch in batches]
         self._plan = memory.plan(
-            self._bytes_per_example(), self._sizes, self._free_memory() if available is None else available
+            self._bytes_per_example(), self._sizes, self.free_memory() if available is None else available
         )
 
     # -- what it is ---------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class JaxModel:
         """Gradient of every example's own loss, ``(m, P)`` for at most ``chunk`` examples at a time, in order."""
         self._require_separable("gradients of single examples")
         if chunk is None:
-            by_memory = int(self._free_memory() / (4 * self.size * self.dtype.itemsize))
+            by_memory = int(self.free_memory() / (4 * self.size * self.dtype.itemsize))
             chunk = max(1, min(_CHUNK_BYTES // (self.size * self.dtype.itemsize), by_memory))
         if chunk < 1:
             raise ProbeError(f"chunk must be at least 1, got {chunk}")
@@ -246,7 +246,7 @@ class JaxModel:
             step = min(size, self._plan.tile or size)
             for start in range(0, size, step):
                 part = batch if step == size else _take(batch, np.arange(start, min(start + step, size)))
-                pieces.append((part, _examples(part) / self.examples if self._reduction == "mean" else 1.0))
+                pieces.append((part, _examples(part) / self.examples if self.reduction == "mean" else 1.0))
         return pieces
 
     @cached_property
@@ -272,7 +272,7 @@ class JaxModel:
 
     def _parts(self, rows: Array) -> list[Array]:
         most = max(
-            1, int(self._free_memory() / max(self._plan.needed, 1))
+            1, int(self.free_memory() / max(self._plan.needed, 1))
         )  # each vector takes about as much as the linearisation
         step = min(_ROWS[next(iter(self._leaves[0].devices())).platform], most)
         return [rows] if len(rows) <= step else [rows[i : i + step] for i in range(0, len(rows), step)]
@@ -332,10 +332,10 @@ class JaxModel:
         some = _take(batch, np.arange(size))
         whole = float(_value(*self._at(some)))
         single = [float(_value(*self._at(_take(some, np.arange(i, i + 1))))) for i in range(size)]
-        expected = float(np.mean(single)) if self._reduction == "mean" else float(np.sum(single))
+        expected = float(np.mean(single)) if self.reduction == "mean" else float(np.sum(single))
         if not abs(whole - expected) <= 1e-3 * max(abs(whole), float(np.mean(np.abs(single)))):
             raise ProbeError(
-                f"{what} cannot be taken: the loss of a batch is not the {self._reduction} of the losses of its "
+                f"{what} cannot be taken: the loss of a batch is not the {self.reduction} of the losses of its "
                 f"examples ({whole:.6g} and {expected:.6g}), as with batch statistics or another reduction"
             )
         self._separable = True
@@ -347,7 +347,8 @@ class JaxModel:
         total = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept))
         return max(total - self.size * self.dtype.itemsize, 0) / size
 
-    def _free_memory(self) -> int:
+    def free_memory(self) -> int:
+        """Bytes that vectors and linearisations may take: half of what is free on the device."""
         device = next(iter(self._leaves[0].devices()))
         stats = device.memory_stats() if device.platform != "cpu" else None
         free = stats["bytes_limit"] - stats["bytes_in_use"] if stats else memory.free_host_memory()

@@ -50,6 +50,11 @@ class ModelOperators(Protocol):
         ...
 
     @property
+    def reduction(self) -> str:
+        """Whether the loss is the ``"mean"`` or the ``"sum"`` over the examples."""
+        ...
+
+    @property
     def parameters(self) -> Array:
         """The parameters as one vector, ``(P,)``."""
         ...
@@ -66,6 +71,10 @@ class ModelOperators(Protocol):
         ProbeError
             If the structure is another.
         """
+        ...
+
+    def free_memory(self) -> int:
+        """Bytes that vectors and linearisations may take: half of what is free on the device."""
         ...
 
     def subset(self, examples: Sequence[int] | np.ndarray) -> "ModelOperators":

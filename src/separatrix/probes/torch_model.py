@@ -74,7 +74,8 @@ class TorchModel:
         named = dict(module.named_parameters())
         trained = {name: p for name, p in named.items() if p.requires_grad}
         _check_parameters(named, trained)
-        self._module, self._loss, self._reduction = module, loss, reduction
+        self._module, self._loss = module, loss
+        self.reduction: str = reduction
         self._torch_dtype = torch.float32
         for p in trained.values():
             self._torch_dtype = torch.promote_types(self._torch_dtype, p.dtype)
@@ -92,7 +93,7 @@ class TorchModel:
         self._plan = memory.plan(
             self._bytes_per_example(),
             self._sizes,
-            self._free_memory() if available_memory is None else available_memory,
+            self.free_memory() if available_memory is None else available_memory,
         )
 
     # -- what it is ---------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ class TorchModel:
         """Gradient of every example's own loss, ``(m, P)`` for at most ``chunk`` examples at a time, in order."""
         self._require_separable("gradients of single examples")
         if chunk is None:
-            by_memory = int(self._free_memory() / (4 * self.size * self.dtype.itemsize))
+            by_memory = int(self.free_memory() / (4 * self.size * self.dtype.itemsize))
             chunk = max(1, min(_CHUNK_BYTES // (self.size * self.dtype.itemsize), by_memory))
         if chunk < 1:
             raise ProbeError(f"chunk must be at least 1, got {chunk}")
@@ -314,7 +315,7 @@ class TorchModel:
             step = min(size, self._plan.tile or size)
             for start in range(0, size, step):
                 part = batch if step == size else _take(batch, np.arange(start, min(start + step, size)))
-                pieces.append((part, _examples(part) / self.examples if self._reduction == "mean" else 1.0))
+                pieces.append((part, _examples(part) / self.examples if self.reduction == "mean" else 1.0))
         return pieces
 
     def _gradient_graphs(self) -> "Iterator[tuple[_GradientGraph, float]]":
@@ -411,10 +412,10 @@ class TorchModel:
             single = [
                 float(self._value(_take(some, np.arange(i, i + 1)), self._params)) for i in range(_examples(some))
             ]
-        expected = float(np.mean(single)) if self._reduction == "mean" else float(np.sum(single))
+        expected = float(np.mean(single)) if self.reduction == "mean" else float(np.sum(single))
         if not abs(whole - expected) <= 1e-3 * max(abs(whole), float(np.mean(np.abs(single)))):
             raise ProbeError(
-                f"{what} cannot be taken: the loss of a batch is not the {self._reduction} of the losses of its "
+                f"{what} cannot be taken: the loss of a batch is not the {self.reduction} of the losses of its "
                 f"examples ({whole:.6g} and {expected:.6g}), {reason}"
             )
         self._separable = True
@@ -440,7 +441,8 @@ class TorchModel:
             self._gradient(some, leaves, create_graph=True)
         return sum(seen.values()) / size
 
-    def _free_memory(self) -> int:
+    def free_memory(self) -> int:
+        """Bytes that vectors and linearisations may take: half of what is free on the device."""
         torch = _torch()
         free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else memory.free_host_memory()
         return int(memory.SHARE * free)

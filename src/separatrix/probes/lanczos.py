@@ -1,0 +1,156 @@
+"""Lanczos recurrences with full re-orthogonalisation: a chain takes a product and gives the next vector to multiply.
+
+The basis stays on the device, in the model's own arrays; what comes to the host are the few coefficients of the
+projected matrix ``T``. In exact arithmetic the product of a basis vector has no part along earlier ones beyond its
+neighbours, so the part that re-orthogonalisation takes away is a free measure of the error of the products.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from array_api_compat import array_namespace
+from jaxtyping import Float
+
+from separatrix.probes.operators import Array
+
+_PANEL = 8  # vectors of the basis in one array: one matrix product for each instead of eight
+
+
+class Basis:
+    """Orthonormal vectors, stacked in panels so that appending one does not copy the others."""
+
+    def __init__(self) -> None:
+        self._panels: list[Array] = []
+        self._pending: list[Array] = []
+
+    def __len__(self) -> int:
+        return sum(len(panel) for panel in self._panels) + len(self._pending)
+
+    def __getitem__(self, number: int) -> Array:
+        for panel in self._panels:
+            if number < len(panel):
+                return panel[number]
+            number -= len(panel)
+        return self._pending[number]
+
+    def append(self, v: Array) -> None:
+        """Add a vector, ``(P,)``."""
+        self._pending.append(v)
+        if len(self._pending) == _PANEL:
+            self._panels.append(array_namespace(v).stack(self._pending))
+            self._pending = []
+
+    def extend(self, rows: Array) -> None:
+        """Add a block of vectors, ``(k, P)``."""
+        self._flush()
+        self._panels.append(rows)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._panels.append(array_namespace(self._pending[0]).stack(self._pending))
+            self._pending = []
+
+    def remove_from(self, w: Array) -> tuple[Array, float]:
+        """What is orthogonal to the basis in ``w``, and the norm of the rest; one pass."""
+        xp = array_namespace(w)
+        products = [panel @ w for panel in self._panels]
+        singles = [xp.sum(v * w) for v in self._pending]
+        squares = [xp.sum(h * h) for h in products] + [h * h for h in singles]
+        for panel, h in zip(self._panels, products, strict=True):
+            w = w - h @ panel
+        for v, h in zip(self._pending, singles, strict=True):
+            w = w - h * v
+        return w, float(sum(squares)) ** 0.5 if squares else 0.0
+
+    def combine(self, coefficients: Float[np.ndarray, "k m"], vector: Callable[[np.ndarray], Array]) -> Array:
+        """Linear combinations of the basis, ``(k, P)``; ``vector`` puts the coefficients on the device."""
+        self._flush()
+        total, start = None, 0
+        for panel in self._panels:
+            part = vector(np.ascontiguousarray(coefficients[:, start : start + len(panel)])) @ panel
+            total = part if total is None else total + part
+            start += len(panel)
+        assert total is not None
+        return total
+
+
+class Chain:
+    """One Krylov space, grown by a product at a time.
+
+    Parameters
+    ----------
+    start
+        Unit vector, ``(P,)``.
+    locked
+        Orthonormal vectors that the chain stays orthogonal to.
+    """
+
+    def __init__(self, start: Array, locked: Basis | None = None) -> None:
+        self.current = start
+        self.basis = Basis()
+        self._locked = locked or Basis()
+        self.projected: Float[np.ndarray, "m m"] = np.zeros((0, 0))
+        self._known = np.zeros(0)  # coefficients of the next product along the basis, by symmetry
+        self.coupling = 0.0
+        #: Largest part of a product that symmetry forbids: the error of the products.
+        self.asymmetry = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Vectors in the basis, m."""
+        return len(self.basis)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the space is invariant: its eigenpairs are exact and it cannot grow."""
+        scale = float(np.abs(self.projected).max(initial=0.0))
+        return self.steps > 0 and self.coupling <= max(4 * self.asymmetry, 1e-300, 1e-14 * scale)
+
+    def absorb(self, w: Array) -> None:
+        """Take the product with :attr:`current` and make the next vector from it."""
+        xp = array_namespace(w)
+        v, m = self.current, self.steps
+        alpha = float(xp.sum(v * w))
+        w = w - alpha * v
+        for i in np.flatnonzero(self._known):
+            w = w - float(self._known[i]) * self.basis[int(i)]
+        grown = np.zeros((m + 1, m + 1))
+        grown[:m, :m] = self.projected
+        grown[:m, m] = grown[m, :m] = self._known
+        grown[m, m] = alpha
+        self.projected = grown
+        self.basis.append(v)
+        w, norm = self._orthogonal(w)
+        self.coupling = norm
+        self._known = np.zeros(m + 1)
+        self._known[m] = norm
+        self.current = w / norm if norm > 0 else w
+
+    def _orthogonal(self, w: Array) -> tuple[Array, float]:
+        xp = array_namespace(w)
+        first = True
+        while True:
+            w, removed = self.basis.remove_from(w)
+            if len(self._locked):
+                w, _ = self._locked.remove_from(w)
+            norm = float(xp.sum(w * w)) ** 0.5
+            if first:
+                self.asymmetry = max(self.asymmetry, removed)
+            # twice is enough (Parlett): what is left after the second pass is orthogonal, or nothing
+            if removed <= 0.1 * norm or not first:
+                return w, norm
+            first = False
+
+    def eigen(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"]]:
+        """Ritz values in ascending order, and their vectors in the basis as columns."""
+        values, vectors = np.linalg.eigh(self.projected)
+        return values, vectors
+
+    def restart(self, keep: Float[np.ndarray, "m l"], vector: Callable[[np.ndarray], Array]) -> None:
+        """Keep l Ritz vectors (columns, in the basis) and the current vector: a thick restart (Wu and Simon 2000)."""
+        values = np.sum(keep * (self.projected @ keep), axis=0)
+        rows = self.basis.combine(keep.T, vector)
+        self._known = self.coupling * keep[-1]
+        self.projected = np.diag(values)
+        self.basis = Basis()
+        self.basis.extend(rows)
