@@ -61,7 +61,7 @@ def test_the_search_for_missed_copies_finds_them_and_without_it_one_copy_stands_
 
 
 def test_too_few_products_are_no_convergence():
-    array, matrix = dense(np.linspace(-3, 7, 60))
+    _, matrix = dense(np.linspace(-3, 7, 60))
     found = eigenpairs(matrix, 2, tolerance=1e-8, most_products=8)
     assert not found.converged
     assert found.products == 9  # one more measures the residuals
@@ -70,7 +70,7 @@ def test_too_few_products_are_no_convergence():
 
 
 def test_single_precision_says_what_it_cannot_resolve():
-    array, matrix = dense(SPECTRA["13 decades"], dtype=np.float32)
+    _, matrix = dense(SPECTRA["13 decades"], dtype=np.float32)
     found = eigenpairs(matrix, 6, tolerance=1e-3)
     assert found.pair_converged.tolist()[:3] == [True] * 3
     assert not found.pair_converged[5]

@@ -245,7 +245,7 @@ class _Search:
             errors = chain.coupling * np.abs(vectors[-1, -k:])
             # below the error of the products no further step helps
             floor = 2 * chain.asymmetry
-            return all(e <= max(0.5 * self._allowed(v), floor) for e, v in zip(errors, values[-k:], strict=True))
+            return all(e <= max(0.9 * self._allowed(v), floor) for e, v in zip(errors, values[-k:], strict=True))
 
         self._advance(chain, done)
         values, vectors = chain.eigen()

@@ -134,8 +134,8 @@ def two_batch_noise_scale(
 
     For models whose gradients of single examples cannot be had. Every repeat draws a mini-batch of the large size, and
     its first examples are the small one. Draws from a finite set of N examples scatter less than the population's, by
-    the factor ``(N - B) / N``, which is undone. Errors come from the repeats, the noise scale's by the delta method; they
-    say what the draws contribute and take the data as given.
+    the factor ``(N - B) / N``, which is undone. Errors come from the repeats, the noise scale's by the delta method:
+    they say what the draws contribute and take the data as given.
 
     Parameters
     ----------
