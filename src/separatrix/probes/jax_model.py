@@ -76,14 +76,11 @@ class JaxModel:
         self._blocks = parameter_blocks(names, [a.size for a in self._leaves])
         self.reduction: str = reduction
         self._separable = False
-        self._set_data(_read_batches(batches, loss is not None, self._dtype), available_memory)
+        self._batches = _read_batches(batches, loss is not None, self._dtype)
+        self._sizes = [_examples(batch) for batch in self._batches]
         self._check_loss()
-
-    def _set_data(self, batches: list[Batch], available: int | None) -> None:
-        self._batches, self._sizes = batches, [_examples(batch) for batch in batches]
-        self._plan = memory.plan(
-            self._bytes_per_example(), self._sizes, self.free_memory() if available is None else available
-        )
+        available = self.free_memory() if available_memory is None else available_memory
+        self._plan = memory.plan(self._bytes_per_example(), self._sizes, available)
 
     # -- what it is ---------------------------------------------------------------------------------------------
 

@@ -13,58 +13,48 @@ from jaxtyping import Float
 
 from separatrix.probes.operators import Array
 
-_PANEL = 8  # vectors of the basis in one array: one matrix product for each instead of eight
+_PANEL = 32  # most vectors of the basis in one array
 
 
 class Basis:
-    """Orthonormal vectors, stacked in panels so that appending one does not copy the others."""
+    """Orthonormal vectors in a few arrays: one matrix product serves many, and appending one copies few.
+
+    Neighbouring arrays of equal length are joined, as in a binary counter, so that lengths are powers of two.
+    """
 
     def __init__(self) -> None:
         self._panels: list[Array] = []
-        self._pending: list[Array] = []
 
     def __len__(self) -> int:
-        return sum(len(panel) for panel in self._panels) + len(self._pending)
+        return sum(len(panel) for panel in self._panels)
 
     def __getitem__(self, number: int) -> Array:
         for panel in self._panels:
             if number < len(panel):
                 return panel[number]
             number -= len(panel)
-        return self._pending[number]
+        raise IndexError("the basis has fewer vectors")
 
     def append(self, v: Array) -> None:
         """Add a vector, ``(P,)``."""
-        self._pending.append(v)
-        if len(self._pending) == _PANEL:
-            self._panels.append(array_namespace(v).stack(self._pending))
-            self._pending = []
+        self._panels.append(v[None])
+        while len(self._panels) > 1 and len(self._panels[-1]) == len(self._panels[-2]) < _PANEL:
+            last = self._panels.pop()
+            self._panels[-1] = array_namespace(v).concat([self._panels[-1], last])
 
     def extend(self, rows: Array) -> None:
         """Add a block of vectors, ``(k, P)``."""
-        self._flush()
         self._panels.append(rows)
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._panels.append(array_namespace(self._pending[0]).stack(self._pending))
-            self._pending = []
 
     def remove_from(self, w: Array) -> tuple[Array, float]:
         """What is orthogonal to the basis in ``w``, and the norm of the rest; one pass."""
-        xp = array_namespace(w)
         products = [panel @ w for panel in self._panels]
-        singles = [xp.sum(v * w) for v in self._pending]
-        squares = [xp.sum(h * h) for h in products] + [h * h for h in singles]
         for panel, h in zip(self._panels, products, strict=True):
             w = w - h @ panel
-        for v, h in zip(self._pending, singles, strict=True):
-            w = w - h * v
-        return w, float(sum(squares)) ** 0.5 if squares else 0.0
+        return w, sum(float(h @ h) for h in products) ** 0.5
 
     def combine(self, coefficients: Float[np.ndarray, "k m"], vector: Callable[[np.ndarray], Array]) -> Array:
         """Linear combinations of the basis, ``(k, P)``; ``vector`` puts the coefficients on the device."""
-        self._flush()
         total, start = None, 0
         for panel in self._panels:
             part = vector(np.ascontiguousarray(coefficients[:, start : start + len(panel)])) @ panel
@@ -108,9 +98,8 @@ class Chain:
 
     def absorb(self, w: Array) -> None:
         """Take the product with :attr:`current` and make the next vector from it."""
-        xp = array_namespace(w)
         v, m = self.current, self.steps
-        alpha = float(xp.sum(v * w))
+        alpha = float(v @ w)
         w = w - alpha * v
         for i in np.flatnonzero(self._known):
             w = w - float(self._known[i]) * self.basis[int(i)]
@@ -127,13 +116,12 @@ class Chain:
         self.current = w / norm if norm > 0 else w
 
     def _orthogonal(self, w: Array) -> tuple[Array, float]:
-        xp = array_namespace(w)
         first = True
         while True:
             w, removed = self.basis.remove_from(w)
             if len(self._locked):
                 w, _ = self._locked.remove_from(w)
-            norm = float(xp.sum(w * w)) ** 0.5
+            norm = float(w @ w) ** 0.5
             if first:
                 self.asymmetry = max(self.asymmetry, removed)
             # twice is enough (Parlett): what is left after the second pass is orthogonal, or nothing

@@ -90,11 +90,8 @@ class TorchModel:
         self._blocks = parameter_blocks(list(self._params), [p.numel() for p in self._params.values()])
         self._separable = False
         self._check_loss()
-        self._plan = memory.plan(
-            self._bytes_per_example(),
-            self._sizes,
-            self.free_memory() if available_memory is None else available_memory,
-        )
+        available = self.free_memory() if available_memory is None else available_memory
+        self._plan = memory.plan(self._bytes_per_example(), self._sizes, available)
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
