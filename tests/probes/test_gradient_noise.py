@@ -6,8 +6,12 @@ from small_networks import EXAMPLES, dense_derivatives, in_order_of_jax, jax_mod
 
 from separatrix.probes import matrices
 from separatrix.probes.gradient_noise import (
-    gradient_noise, group_gradient_noise, noise_along, noise_alignment, two_batch_noise_scale,
-)  # fmt: skip
+    gradient_noise,
+    group_gradient_noise,
+    noise_alignment,
+    noise_along,
+    two_batch_noise_scale,
+)
 from separatrix.probes.operators import ProbeError
 from separatrix.probes.trace import trace
 
@@ -15,7 +19,7 @@ from separatrix.probes.trace import trace
 class Examples:
     """A model whose gradients of single examples are given: what the estimators of noise ask of one."""
 
-    blocks, reduction = {"all": slice(0, 5)}, "mean"  # noqa: RUF012
+    blocks, reduction = {"all": slice(0, 5)}, "mean"
 
     def __init__(self, gradients):
         self.gradients, (self.examples, self.size) = gradients, gradients.shape

@@ -121,8 +121,8 @@ def random_loss(outputs, targets):
         (lambda: JaxModel(linear, {"w": jnp.ones((3, 2))}, task(), square).vjp(jnp.ones(5)),
          "the outputs have shape (6, 2), got (5,)"),
     ],
-    ids=["random", "batch statistics", "text", "complex", "integers", "no scalar", "not finite", "no targets", "lengths",
-         "no data", "vector", "outputs"],
+    ids=["random", "batch statistics", "text", "complex", "integers", "no scalar", "not finite", "no targets",
+         "lengths", "no data", "vector", "outputs"],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_in_one_sentence(make, sentence):
     with pytest.raises(ProbeError) as refused:

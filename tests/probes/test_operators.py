@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 from small_networks import (
-    EXAMPLES, WIDTHS, cross_entropy, data, dense_derivatives, in_order_of_jax, jax_model, network, parameters,
-    torch_model, torch_module,
-)  # fmt: skip
+    EXAMPLES,
+    WIDTHS,
+    cross_entropy,
+    data,
+    dense_derivatives,
+    in_order_of_jax,
+    jax_model,
+    network,
+    parameters,
+    torch_model,
+    torch_module,
+)
 
 from separatrix.probes.jax_model import JaxModel
 from separatrix.probes.operators import ModelOperators

@@ -50,10 +50,10 @@ def hessian_of(model):
 MODULES = {
     "batch norm that trains": lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)),
     "batch norm that is evaluated": lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).eval(),
-    "dropout that is evaluated": lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Tanh(), nn.Linear(4, 2)).eval(),
+    "dropout that is evaluated": lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2)).eval(),
     "layer norm and GELU": lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 2)),
     "rectifiers": lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)),
-    "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
+    "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2)),
     "an unused parameter": lambda: nn.ModuleDict({"used": nn.Linear(3, 2), "idle": nn.Linear(2, 2)}),
 }  # fmt: skip
 
@@ -214,8 +214,8 @@ def linear(**options):
         (lambda: TorchModel(linear(), (inputs(), classes()), CROSS_ENTROPY).subset([12]),
          "examples must be numbers from 0 to 11"),
     ],
-    ids=["dropout", "frozen", "lazy", "no scalar", "not finite", "lengths", "no data", "no targets", "text", "no module",
-         "two outputs", "reduction", "memory", "batch norm", "wrong reduction", "vector", "subset"],
+    ids=["dropout", "frozen", "lazy", "no scalar", "not finite", "lengths", "no data", "no targets", "text",
+         "no module", "two outputs", "reduction", "memory", "batch norm", "wrong reduction", "vector", "subset"],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_in_one_sentence(make, sentence):
     with pytest.raises(ProbeError) as refused:

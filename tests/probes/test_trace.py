@@ -83,9 +83,9 @@ def test_groups_are_disjoint_and_complete_or_refused():
         "weights": (slice(0, 4), slice(6, 9)),
         "biases": (slice(4, 6),),
     }
-    with pytest.raises(ProbeError, match="the parameter a.bias must be in one group, and is in none"):
+    with pytest.raises(ProbeError, match=r"the parameter a\.bias must be in one group, and is in none"):
         groups(blocks, {"weights": "weight"})
-    with pytest.raises(ProbeError, match=r"a.bias must be in one group, and is in \['one', 'two'\]"):
+    with pytest.raises(ProbeError, match=r"a\.bias must be in one group, and is in \['one', 'two'\]"):
         groups(blocks, {"one": "", "two": "bias"})
     with pytest.raises(ProbeError, match="the group c has no parameter: 'zzz' is found in no name"):
         groups(blocks, {"all": "", "c": "zzz"})
