@@ -19,6 +19,7 @@ NAMES = (
     "exact_solutions",
     "linear_regression_path",
     "sweeps",
+    "curvature",
 )
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 
