@@ -1,6 +1,13 @@
-"""One thread for PyTorch: small products lose time in threads that wait for each other."""
+"""The dense derivatives, made once; one thread for PyTorch, whose small products lose time in waiting threads."""
 
 import pytest
+from small_networks import dense_derivatives
+
+
+@pytest.fixture(scope="session")
+def dense():
+    """Dense derivatives of the small network."""
+    return dense_derivatives()
 
 
 @pytest.fixture(scope="session", autouse=True)

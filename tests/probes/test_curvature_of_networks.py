@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from small_networks import EXAMPLES, dense_derivatives, in_order_of_jax, jax_model, torch_model
+from small_networks import EXAMPLES, data, in_order_of_jax, jax_model, torch_model
 
 from separatrix.probes import matrices, stability
 from separatrix.probes.eigenpairs import eigenpairs
@@ -12,11 +12,6 @@ from separatrix.probes.spectral_density import spectral_density
 from separatrix.probes.trace import diagonal, group_traces, trace, trace_hutch_plus_plus
 
 FALSE_ALARM = 1e-6
-
-
-@pytest.fixture(scope="module")
-def dense():
-    return dense_derivatives()
 
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
@@ -79,6 +74,7 @@ def test_blocks_and_preconditioning(model, dense):
         matrices.restricted(matrix, "convolution")
 
 
+@pytest.mark.slow
 def test_batch_sharpness_is_the_curvature_of_mini_batches_along_their_gradients(model, dense):
     found = stability.batch_sharpness(model, 4, batches=60)
     samples = []
@@ -129,7 +125,7 @@ def test_thresholds_are_where_descent_on_a_quadratic_begins_to_grow(momentum):
 def test_adam_diagonal_is_the_one_of_the_optimizer():
     torch = pytest.importorskip("torch")
     model = torch_model()
-    module, (x, y) = model._module, map(torch.as_tensor, __import__("small_networks").data())
+    module, (x, y) = model._module, map(torch.as_tensor, data())
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01, betas=(0.9, 0.99), eps=1e-3)
     for _ in range(3):
         optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_networks import EXAMPLES, dense_derivatives, in_order_of_jax, jax_model, torch_model
+from small_networks import EXAMPLES, in_order_of_jax, jax_model, torch_model
 
 from separatrix.probes import matrices
 from separatrix.probes.gradient_noise import (
@@ -46,13 +46,13 @@ def sample(number, n=400):
 
 
 def test_estimates_are_unbiased_and_their_errors_true():
-    found = [gradient_noise(sample(i)) for i in range(300)]
+    found = [gradient_noise(sample(i)) for i in range(200)]
     for name, exact in (("trace", TRACE), ("gradient_square", SQUARE), ("noise_scale", TRACE / SQUARE)):
         values = np.array([getattr(f, name).value for f in found])
         errors = np.array([getattr(f, name).standard_error for f in found])
         # the noise scale is a ratio: its bias is of second order
         bias = 0.0 if name != "noise_scale" else 0.05 * exact
-        assert abs(values.mean() - exact) < 4.9 * values.std(ddof=1) / np.sqrt(300) + bias
+        assert abs(values.mean() - exact) < 4.9 * values.std(ddof=1) / np.sqrt(200) + bias
         assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.25)
 
 
@@ -74,17 +74,12 @@ def test_noise_without_signal_has_no_finite_scale():
     assert not found.converged
 
 
-@pytest.fixture(scope="module")
-def dense():
-    return dense_derivatives()
-
-
 @pytest.mark.parametrize("make", [jax_model, torch_model])
 def test_networks_have_the_noise_of_their_examples(make, dense):
     model = make()
     gradients = dense["gradients"]
     covariance = np.cov(gradients.T)
-    found = gradient_noise(model, chunk=7)
+    found = gradient_noise(model)
     square = np.sum(gradients.mean(axis=0) ** 2) - np.trace(covariance) / EXAMPLES
     assert found.trace.value == pytest.approx(np.trace(covariance), rel=1e-10)
     assert found.gradient_square.value == pytest.approx(square, rel=1e-8)

@@ -80,6 +80,7 @@ class Chain:
         self.basis = Basis()
         self._locked = locked or Basis()
         self.projected: Float[np.ndarray, "m m"] = np.zeros((0, 0))
+        self._eigen: tuple[np.ndarray, np.ndarray] | None = None
         self._known = np.zeros(0)  # coefficients of the next product along the basis, by symmetry
         self.coupling = 0.0
         #: Largest part of a product that symmetry forbids: the error of the products.
@@ -107,7 +108,7 @@ class Chain:
         grown[:m, :m] = self.projected
         grown[:m, m] = grown[m, :m] = self._known
         grown[m, m] = alpha
-        self.projected = grown
+        self.projected, self._eigen = grown, None
         self.basis.append(v)
         w, norm = self._orthogonal(w)
         self.coupling = norm
@@ -131,14 +132,15 @@ class Chain:
 
     def eigen(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"]]:
         """Ritz values in ascending order, and their vectors in the basis as columns."""
-        values, vectors = np.linalg.eigh(self.projected)
-        return values, vectors
+        if self._eigen is None:
+            self._eigen = np.linalg.eigh(self.projected)
+        return self._eigen
 
     def restart(self, keep: Float[np.ndarray, "m l"], vector: Callable[[np.ndarray], Array]) -> None:
         """Keep l Ritz vectors (columns, in the basis) and the current vector: a thick restart (Wu and Simon 2000)."""
         values = np.sum(keep * (self.projected @ keep), axis=0)
         rows = self.basis.combine(keep.T, vector)
         self._known = self.coupling * keep[-1]
-        self.projected = np.diag(values)
+        self.projected, self._eigen = np.diag(values), None
         self.basis = Basis()
         self.basis.extend(rows)
