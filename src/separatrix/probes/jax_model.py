@@ -23,7 +23,7 @@ Batch = Any
 
 #: Vectors of a block that are multiplied together: on a CPU a batched product is slower than as many single ones.
 _ROWS = {"cpu": 1, "gpu": 16, "tpu": 16}
-_CHUNK_BYTES = 2**25  # per-example gradients at a time
+_CHUNK_BYTES = 2**24  # per-example gradients at a time
 
 
 class JaxModel:

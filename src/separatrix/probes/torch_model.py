@@ -24,7 +24,7 @@ else:
 
 Batch = Any
 
-_CHUNK_BYTES = 2**25  # per-example gradients at a time
+_CHUNK_BYTES = 2**24  # per-example gradients at a time
 
 
 class TorchModel:
