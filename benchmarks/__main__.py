@@ -20,6 +20,7 @@ NAMES = (
     "linear_regression_path",
     "label_noise_training",
     "sweeps",
+    "curvature",
 )
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 

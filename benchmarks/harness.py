@@ -27,7 +27,19 @@ import scipy.stats
 from separatrix.lab.machine import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("separatrix", "jax", "jaxlib", "numpy", "torch", "diffrax", "equinox")
+PACKAGES = (
+    "separatrix",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "scipy",
+    "torch",
+    "diffrax",
+    "equinox",
+    "hessian-eigenthings",
+    "curvlinops-for-pytorch",
+    "pyhessian",
+)
 MOST_LOAD_BEFORE = 0.5  # one-minute load average for each core
 MOST_FOREIGN_CPU = 0.15  # cores, taken by other processes on average during the races, for each core
 SHORT_SECONDS = 0.1  # calls below this are preceded by one that is not timed

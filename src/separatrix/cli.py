@@ -28,6 +28,7 @@ usage:
   separatrix show RUN [--json] [--out DIR]      verdicts of a finished run
   separatrix report RUN [--out DIR]             judge, draw and report again from the data of a run
   separatrix gallery [DIR] [--serve]            a web site of all runs in a folder
+  separatrix probe --checkpoints DIR ...        curvature and gradient noise of a model of your own
   separatrix --version
   separatrix VERB --help, separatrix run STUDY --help
 
@@ -105,6 +106,15 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class ProbeOptions:
+    """Options of ``probe`` beside what to measure."""
+
+    out: str = setting("runs", "folder of all runs")
+    fresh: bool = setting(False, "measure again even if the same run is finished already")
+    json: bool = setting(False, "print what was measured as one JSON document")
+
+
+@dataclass(frozen=True)
 class GalleryOptions:
     """Options of ``gallery``."""
 
@@ -145,6 +155,7 @@ def _dispatch(tokens: list[str]) -> int:
         "show": _show,
         "report": _report,
         "gallery": _gallery,
+        "probe": _probe,
     }
     if not tokens or tokens[0] in ("-h", "--help", "help"):
         return _say(_MAIN_HELP)
@@ -452,3 +463,31 @@ def _print_run(document: dict[str, Any], as_json: bool) -> int:
 
     print_verdicts(document, sys.stdout)
     return _say(f"\n{document['report']}")
+
+
+def _probe(tokens: list[str]) -> int:
+    from separatrix.lab import interrupts, probe, runtime
+    from separatrix.lab.progress import notice
+
+    if _wants_help(tokens):
+        return _say(
+            "usage: separatrix probe --checkpoints DIR --model MODULE:FUNCTION --data FILE.npz [options]\n\n"
+            f"settings\n{options.describe(probe.ProbeSettings, width=_width())}\n\n"
+            f"options\n{options.describe(ProbeOptions, width=_width())}"
+        )
+    given, rest = options.parse(tokens, ProbeOptions)
+    overrides, rest = options.parse(rest, probe.ProbeSettings)
+    options.reject_rest(rest, [*specs(probe.ProbeSettings), *specs(ProbeOptions)])
+    chosen = ProbeOptions(**given)
+    runtime.configure()
+    with interrupts.remembered():
+        settings = probe.STUDY.resolve("default", overrides)
+        finished = probe.probe(settings, out=Path(chosen.out), fresh=chosen.fresh, notify=notice)
+    if finished.reused:
+        notice("These checkpoints were measured before and the run is reused; --fresh measures again.")
+    measured = probe.rows(finished)
+    if chosen.json:
+        from separatrix.lab.store import json_text
+
+        return _say(json_text({**finished.document, "checkpoints": measured}).rstrip())
+    return _say(f"{probe.table(measured)}\n\n{finished.document['report']}")
