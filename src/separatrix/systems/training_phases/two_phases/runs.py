@@ -54,7 +54,7 @@ def scores(
 ) -> tuple[Array, Array]:
     """Accuracy and mean cross-entropy."""
     outputs = trained(parameters, inputs)
-    return (outputs.argmax(axis=1) == labels).mean(), cross_entropy(outputs, labels)
+    return (outputs.argmax(axis=1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
 
 
 def samples(settings: Settings, test: bool) -> tuple[np.ndarray, np.ndarray]:

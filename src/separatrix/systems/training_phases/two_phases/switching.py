@@ -47,7 +47,7 @@ class FrozenKernelNetwork:
 @partial(jax.jit, static_argnums=0)
 def _linearized_scores(trained: Network, anchor: Any, parameters: Any, inputs: Array, labels: Array) -> tuple:
     outputs = linearized(trained, anchor, parameters, inputs)
-    return (outputs.argmax(axis=1) == labels).mean(), cross_entropy(outputs, labels)
+    return (outputs.argmax(axis=1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
 
 
 def _simulate(
