@@ -85,7 +85,7 @@ def model(function, seed=0, dtype=np.float64):
 
 def brute_force(function, parameters, x):
     """J J^T with J from reverse-mode derivatives of all outputs together."""
-    jacobian = jax.jacrev(lambda p: function(p, x))(parameters)
+    jacobian = jax.jit(jax.jacrev(lambda p: function(p, x)))(parameters)
     flat = np.concatenate([np.asarray(a).reshape(SAMPLES * CLASSES, -1) for a in jax.tree.leaves(jacobian)], axis=1)
     return flat @ flat.T
 
@@ -109,7 +109,9 @@ def test_the_kernel_is_the_gram_matrix_of_the_jacobian_for_every_kind_of_program
 
 
 @pytest.mark.parametrize("contraction", ["full", "class-trace", "sum-of-logits"])
-@pytest.mark.parametrize("function", [dense, convolutional], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [dense, pytest.param(convolutional, marks=pytest.mark.slow)], ids=lambda f: getattr(f, "__name__", "")
+)
 def test_blocks_of_examples_and_contractions_over_classes_change_nothing_else(function, contraction):
     parameters, x = model(function)
     expected = contracted(brute_force(function, parameters, x), contraction)
@@ -123,16 +125,15 @@ def test_blocks_of_examples_and_contractions_over_classes_change_nothing_else(fu
     np.testing.assert_allclose(whole(parameters), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("contraction", ["full", "class-trace", "sum-of-logits"])
+@pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
 def test_a_larger_convolutional_kernel_is_right_in_every_contraction(contraction):
     # more rows than a tile of the compiler's matrix products, and constant factors (the derivatives of the last bias)
     parameters, _ = model(convolutional)
     x = jnp.asarray(np.random.default_rng(4).normal(size=(40, 36)))
-    jacobian = jax.jacrev(lambda p: convolutional(p, x))(parameters)
+    jacobian = jax.jit(jax.jacrev(lambda p: convolutional(p, x)))(parameters)
     flat = np.concatenate([np.asarray(a).reshape(40, CLASSES, -1) for a in jax.tree.leaves(jacobian)], axis=2)
     full = np.einsum("icp,jdp->icjd", flat, flat)
     expected = {
-        "full": full.reshape(40 * CLASSES, -1),
         "class-trace": np.einsum("icjc->ij", full) / CLASSES,
         "sum-of-logits": full.sum(axis=(1, 3)) / CLASSES,
     }[contraction]

@@ -22,7 +22,7 @@ def problem(samples=8, seed=0):
 
 
 def flat_jacobian(parameters, x):
-    slopes = jax.jacrev(lambda p: NETWORK(p, x))(parameters)
+    slopes = jax.jit(jax.jacrev(lambda p: NETWORK(p, x)))(parameters)
     return np.concatenate([np.asarray(a).reshape(len(x) * 3, -1) for a in jax.tree.leaves(slopes)], axis=1)
 
 
@@ -32,8 +32,9 @@ def test_the_expansion_is_linear_and_touches_the_network_at_the_switch():
     step = jax.tree.map(jnp.subtract, other, anchor)
     change = flat_jacobian(anchor, x) @ np.concatenate([np.ravel(a) for a in jax.tree.leaves(step)])
     expected = np.asarray(NETWORK(anchor, x)) + change.reshape(len(x), 3)
-    np.testing.assert_allclose(linearized(NETWORK, anchor, other, x), expected, rtol=1e-10)
-    np.testing.assert_array_equal(linearized(NETWORK, anchor, anchor, x), NETWORK(anchor, x))
+    expansion = jax.jit(linearized, static_argnums=0)
+    np.testing.assert_allclose(expansion(NETWORK, anchor, other, x), expected, rtol=1e-10)
+    np.testing.assert_allclose(expansion(NETWORK, anchor, anchor, x), NETWORK(anchor, x), rtol=1e-12)
 
 
 def test_the_first_step_after_the_switch_is_that_of_the_network_and_later_ones_are_not():
@@ -42,9 +43,10 @@ def test_the_first_step_after_the_switch_is_that_of_the_network_and_later_ones_a
     batch, rest = jnp.arange(5), jax.tree.map(jnp.zeros_like, parameters)
     ordinary, frozen = (parameters, rest), switched(parameters)
     frozen = jax.tree.map(jnp.asarray, frozen)
+    ordinary_step, frozen_step = jax.jit(MomentumStep(NETWORK)), jax.jit(LinearizedStep(NETWORK))
     for step in range(2):
-        ordinary = MomentumStep(NETWORK)(ordinary, batch, arguments)
-        frozen = LinearizedStep(NETWORK)(frozen, batch, arguments)
+        ordinary = ordinary_step(ordinary, batch, arguments)
+        frozen = frozen_step(frozen, batch, arguments)
         same = [np.allclose(a, b, rtol=1e-9, atol=0) for a, b in zip(*map(jax.tree.leaves, (ordinary[0], frozen[0])), strict=True)]  # fmt: skip  # noqa: E501
         assert all(same) == (step == 0)
 

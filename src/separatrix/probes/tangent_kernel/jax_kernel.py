@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from separatrix.probes.operators import ProbeError
-from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown
+from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown, with_other_half
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
 from separatrix.probes.tangent_kernel.jax_layers import Factors, LayeredProgram, factor_sizes, factors, trace
 
@@ -67,8 +67,9 @@ class JaxTangentKernel:
                     f"a parameter has dtype {jnp.result_type(leaf)}, but only floating-point ones can vary"
                 )
         whole, again = function(parameters, inputs), function(parameters, inputs)
-        part = function(parameters, jax.tree.map(lambda a: a[: max(len(a) // 2, 1)], inputs))
-        self.samples, self.outputs = checked_shape(whole, again, part)
+        # the same shapes, so that operations compiled for the first call serve here too
+        other = function(parameters, jax.tree.map(lambda a: jnp.asarray(with_other_half(np.asarray(a))), inputs))
+        self.samples, self.outputs = checked_shape(whole, again, other)
         self.contraction: Contraction = contraction
         self._inputs = inputs
         self._traced = trace(function, parameters, jax.tree.map(lambda a: a[0], inputs))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from separatrix.probes.operators import ProbeError
-from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown
+from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown, with_other_half
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class TorchTangentKernel:
         if self._inputs.is_floating_point():
             self._inputs = self._inputs.to(dtype)
         with torch.no_grad():
-            outputs = [module(x) for x in (self._inputs, self._inputs, self._inputs[: max(len(inputs) // 2, 1)])]
+            outputs = [module(x) for x in (self._inputs, self._inputs, with_other_half(self._inputs))]
         self.samples, self.outputs = checked_shape(*(one.cpu() for one in outputs))
         self._layers = self._find_layers(module)
         self._agreed = False

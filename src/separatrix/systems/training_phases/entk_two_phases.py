@@ -115,11 +115,11 @@ STUDY = Study(
     presets={
         "smoke": {
             "hidden_widths": (32, 32, 32),
-            "steps": 360,
+            "steps": 300,
             "checkpoint_every": 15,
             "examples": 16,
             "runs": 8,
-            "switches": (0, 20, 60, 120),
+            "switches": (0, 20, 50, 100),
             "lazy_width": 256,
         },
         "paper": {

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 SETTINGS = STUDY.resolve("smoke", {})
 
 
-# -- statistics on made-up results --------------------------------------------------------------------------------------
+# -- statistics on made-up results ----------------------------------------------------------------------------------
 
 
 def runs_of(paths, perfect=False):
@@ -130,9 +130,9 @@ def test_runs_that_diverged_leave_a_claim_undecided():
     [
         ({"switches": (20, 40, 60)}, "switches = (20, 40, 60)", "increasing from 0"),
         ({"switches": (0, 40, 40)}, "switches = (0, 40, 40)", "increasing from 0"),
-        ({"switches": (0, 40, 400)}, "switches = (0, 40, 400)", "less than steps = 360"),
+        ({"switches": (0, 40, 400)}, "switches = (0, 40, 400)", "less than steps = 300"),
         ({"examples": 15}, "examples = 15", "even"),
-        ({"checkpoint_every": 100}, "checkpoint_every = 100", "at most 24"),
+        ({"checkpoint_every": 100}, "checkpoint_every = 100", "at most 20"),
         ({"checkpoint_every": 1}, "checkpoint_every = 1 ", "at least 2"),
         ({"batch_size": 2000}, "batch_size = 2000", "at most 899"),
         ({"data": "imagenet"}, "data = 'imagenet'", "digits, fashion-mnist, or a FILE.npz"),
