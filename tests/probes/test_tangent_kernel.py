@@ -1,5 +1,7 @@
 """Every way to the tangent kernel gives J J^T, and estimates lie within their errors of it."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,9 +110,15 @@ def test_the_kernel_is_the_gram_matrix_of_the_jacobian_for_every_kind_of_program
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("contraction", ["full", "class-trace", "sum-of-logits"])
 @pytest.mark.parametrize(
-    "function", [dense, pytest.param(convolutional, marks=pytest.mark.slow)], ids=lambda f: getattr(f, "__name__", "")
+    ("function", "contraction"),
+    [
+        (dense, "full"),
+        (dense, "class-trace"),
+        pytest.param(convolutional, "full", marks=pytest.mark.slow),
+        pytest.param(convolutional, "sum-of-logits", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_blocks_of_examples_and_contractions_over_classes_change_nothing_else(function, contraction):
     parameters, x = model(function)
@@ -125,6 +133,7 @@ def test_blocks_of_examples_and_contractions_over_classes_change_nothing_else(fu
     np.testing.assert_allclose(whole(parameters), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
 def test_a_larger_convolutional_kernel_is_right_in_every_contraction(contraction):
     # more rows than a tile of the compiler's matrix products, and constant factors (the derivatives of the last bias)
@@ -212,6 +221,7 @@ def test_a_random_model_too_little_memory_and_unknown_words_are_refused():
 # -- estimates ------------------------------------------------------------------------------------------------------
 
 
+@cache
 def two_checkpoints():
     """A model at two places, as operators and as exact kernels."""
     first, x = model(dense)
