@@ -116,7 +116,6 @@ def test_the_kernel_is_the_gram_matrix_of_the_jacobian_for_every_kind_of_program
         (dense, "full"),
         (dense, "class-trace"),
         pytest.param(convolutional, "full", marks=pytest.mark.slow),
-        pytest.param(convolutional, "sum-of-logits", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -52,7 +52,7 @@ def _linearized_scores(trained: Network, anchor: Any, parameters: Any, inputs: A
 
 def _simulate(
     settings: Settings, trained: Network, numbers: tuple[float, float], switches: list[int], steps: int,
-    start: int, stop: int,
+    follow_kernel: bool, start: int, stop: int,
 ) -> xr.Dataset:  # fmt: skip
     given, members = arguments(settings, *numbers), range(start, stop)
     course = nonlinear(settings, trained, given, members, [*switches, steps])
@@ -68,7 +68,7 @@ def _simulate(
         for number in range(len(members)):
             parameters, _, anchor = member_of(end, number)
             accuracy[number, column], loss[number, column] = _linearized_scores(trained, anchor, parameters, *test)
-            if switch == 0 and diverged[number] < 0:
+            if switch == 0 and follow_kernel and diverged[number] < 0:
                 motion[number] = _kernel_motion(settings, trained, anchor, parameters)
     final = [scores(trained, member_of(course.at(steps)[0], number), *test) for number in range(len(members))]
     return xr.Dataset(
@@ -106,7 +106,7 @@ def _experiment(
     work = steps + 3 * sum(steps - switch for switch in switches)
     return Experiment(
         name,
-        lambda start, stop: _simulate(settings, trained, numbers, switches, steps, start, stop),
+        lambda start, stop: _simulate(settings, trained, numbers, switches, steps, not control, start, stop),
         members=settings.runs,
         bytes_per_member=8 * parameters_of(trained) * (2 * len(switches) + 10),
         seconds=8 + settings.runs * work * step_seconds(settings, trained) / max(len(jax.devices()), 1),
