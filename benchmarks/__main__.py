@@ -19,6 +19,7 @@ NAMES = (
     "exact_solutions",
     "linear_regression_path",
     "label_noise_training",
+    "tangent_kernel",
     "sweeps",
     "curvature",
 )

@@ -27,6 +27,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("linear_regression_path", ["threadpoolctl"]),
         ("label_noise_training", ["torch"]),
         ("curvature", ["torch"]),
+        ("tangent_kernel", ["torch"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):
