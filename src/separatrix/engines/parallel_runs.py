@@ -90,7 +90,7 @@ def advance(step: BatchStep, state: State, batches: Batch, arguments: tuple = ()
 
 def finite(state: State) -> Bool[np.ndarray, " n"]:
     """Whether all numbers of each run are finite."""
-    return np.all([np.isfinite(a.reshape(len(a), -1)).all(axis=1) for a in map(np.asarray, jax.tree.leaves(state))], 0)
+    return np.all([np.isfinite(np.reshape(a, (len(a), -1))).all(axis=1) for a in jax.tree.leaves(state)], axis=0)
 
 
 def _padded(batches: np.ndarray) -> np.ndarray:
