@@ -1,1 +1,1 @@
-"""What a given model is doing: measurements on any differentiable model, with their errors."""
+"""What a given model is doing: curvature and gradient noise of any JAX or PyTorch model, each number with its error."""
