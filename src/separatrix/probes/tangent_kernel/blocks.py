@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from separatrix.probes.operators import ProbeError
 from separatrix.probes.tangent_kernel.contraction import CONTRACTIONS
 
 
 def refuse_unknown(contraction: str) -> None:
-    """Raise ValueError unless it is a contraction."""
+    """Raise ProbeError unless it is a contraction."""
     if contraction not in CONTRACTIONS:
-        raise ValueError(f"contraction = {contraction!r} is not allowed: it must be one of {', '.join(CONTRACTIONS)}")
+        raise ProbeError(f"contraction = {contraction!r} is not allowed: it must be one of {', '.join(CONTRACTIONS)}")
 
 
 def checked_shape(whole: Any, again: Any, part: Any) -> tuple[int, int]:
@@ -24,23 +25,23 @@ def checked_shape(whole: Any, again: Any, part: Any) -> tuple[int, int]:
 
     Raises
     ------
-    ValueError
+    ProbeError
         If they are not ``(N, C)`` with N at least 2, not finite, not reproducible, or not independent.
     """
     if len(whole.shape) != 2 or whole.shape[1] == 0:
-        raise ValueError(f"outputs must have shape (examples, classes), got {tuple(whole.shape)}")
+        raise ProbeError(f"outputs must have shape (examples, classes), got {tuple(whole.shape)}")
     if whole.shape[0] < 2:
-        raise ValueError(f"a kernel needs two or more examples, got {whole.shape[0]}")
+        raise ProbeError(f"a kernel needs two or more examples, got {whole.shape[0]}")
     first, second, few = (np.asarray(a).astype(np.float64) for a in (whole, again, part))
     if not np.all(np.isfinite(first)):
-        raise ValueError("the outputs are not finite")
+        raise ProbeError("the outputs are not finite")
     # batches of another size may be computed in another order: rounding is no dependence
     rounding = 1e-3 if whole.dtype.itemsize < 8 else 1e-9
     size = np.abs(first).max() or 1.0
     if np.abs(first - second).max() > rounding * size:
-        raise ValueError("the outputs differ from one call to the next: switch dropout and other randomness off")
+        raise ProbeError("the outputs differ from one call to the next: switch dropout and other randomness off")
     if few.shape != (few.shape[0], first.shape[1]) or np.abs(first[: len(few)] - few).max() > rounding * size:
-        raise ValueError(
+        raise ProbeError(
             "the outputs of an example depend on the others, so that it has no tangent kernel: put batch norm into "
             "evaluation mode"
         )

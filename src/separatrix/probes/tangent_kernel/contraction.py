@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from array_api_compat import array_namespace
 
+from separatrix.probes.operators import ProbeError
+
 #: Which kernel: all outputs ``K_ic,jc'``; ``(1/C) sum_c K_ic,jc``; ``(1/C) sum_c,c' K_ic,jc'`` (Mohamadi, Bae,
 #: Sutherland 2023). They rotate by different angles: distances of one cannot be compared with those of another.
 Contraction: TypeAlias = Literal["full", "class-trace", "sum-of-logits"]
@@ -41,6 +43,7 @@ def contract(
     ``(N, C, M, C)``, or ``(N, M)`` with ``class_trace``.
     """
     total: Any = 0
+    explicit = list(rest)
     for (inputs, gradients), (others, other_gradients) in layers:
         if inputs.shape[1] == 1:
             seen = inputs[:, 0, :] @ others[:, 0, :].T
@@ -48,9 +51,12 @@ def contract(
             total = total + slopes * (seen if class_trace else seen[:, None, :, None])
         else:
             rows = _layer_jacobian(inputs, gradients)
-            columns = rows if others is inputs else _layer_jacobian(others, other_gradients)
-            total = total + _gram(rows, columns, class_trace)
-    for rows, columns in rest:
+            explicit.append((rows, rows if others is inputs else _layer_jacobian(others, other_gradients)))
+    if explicit:
+        xp = array_namespace(explicit[0][0])
+        rows = xp.concat([first for first, _ in explicit], axis=2)
+        same = all(first is second for first, second in explicit)
+        columns = rows if same else xp.concat([second for _, second in explicit], axis=2)
         total = total + _gram(rows, columns, class_trace)
     return total
 
@@ -99,14 +105,14 @@ def block_of_examples(
 
     Raises
     ------
-    ValueError
+    ProbeError
         If not even the kernel of one example with another fits: one sentence with the bytes it takes.
     """
     example = differentiated * rest
     for positions, inputs, channels in layers:
         # what the layer sees and its copy on the way, the gradients with theirs, the layer's Jacobian
         example += 2 * positions * inputs + 2 * (differentiated + 1) * positions * channels
-        example += differentiated * inputs * channels if positions > 1 else 0
+        example += 2 * differentiated * inputs * channels if positions > 1 else 0
     rows = samples * (1 if class_trace else differentiated)
 
     def bytes_of(block: int) -> int:
@@ -114,7 +120,7 @@ def block_of_examples(
         return itemsize * (rows**2 + part + 2 * block * example)
 
     if bytes_of(1) > memory_bytes:
-        raise ValueError(
+        raise ProbeError(
             f"the exact kernel of {samples} examples and {outputs} outputs takes {bytes_of(1) / 2**20:.1f} MiB, more "
             f"than the {memory_bytes / 2**20:.1f} MiB allowed: take fewer examples, another contraction, or products "
             "with probe vectors, which need no kernel"

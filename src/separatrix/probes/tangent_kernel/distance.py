@@ -52,7 +52,9 @@ def distance_matrix(kernels: Sequence[Any]) -> Float[np.ndarray, "n n"]:
 def _unit(kernel: Any, number: int, shape: tuple[int, ...]) -> Float[np.ndarray, " d"]:
     values = np.asarray(kernel)
     if values.shape != shape:
-        raise ValueError(f"kernel {number} has shape {values.shape} but the first has {shape}: the probes must be the same")
+        raise ValueError(
+            f"kernel {number} has shape {values.shape} but the first has {shape}: the probes must be the same"
+        )
     if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
         raise ValueError(f"kernel {number} holds {values.dtype}, but kernels are floating-point numbers")
     values = np.asarray(values, np.float64).ravel()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from separatrix.probes.operators import ProbeError
 from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
 from separatrix.probes.tangent_kernel.jax_layers import Factors, LayeredProgram, factor_sizes, factors, trace
@@ -44,7 +45,7 @@ class JaxTangentKernel:
 
     Raises
     ------
-    ValueError
+    ProbeError
         If there are fewer than two examples; outputs are not ``(N, C)`` or not finite, differ from one call to the
         next (dropout), or depend on the other examples (batch norm in training mode); a parameter is not
         floating-point; or the memory does not suffice: one sentence.
@@ -62,7 +63,9 @@ class JaxTangentKernel:
         refuse_unknown(contraction)
         for leaf in jax.tree.leaves(parameters):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                raise ValueError(f"a parameter has dtype {jnp.result_type(leaf)}, but only floating-point ones can vary")
+                raise ProbeError(
+                    f"a parameter has dtype {jnp.result_type(leaf)}, but only floating-point ones can vary"
+                )
         whole, again = function(parameters, inputs), function(parameters, inputs)
         part = function(parameters, jax.tree.map(lambda a: a[: max(len(a) // 2, 1)], inputs))
         self.samples, self.outputs = checked_shape(whole, again, part)
@@ -96,12 +99,13 @@ def tangent_kernel(
 ) -> Float[Array, "n n"]:
     """Kernel within a compiled program, from a function traced by :func:`.jax_layers.trace`; nothing is checked."""
     found = differentiated(traced, contraction, parameters, inputs)
+    # Without the barrier XLA's CPU compiler (jaxlib 0.10.2) computes wrong sums of products some of whose factors are
+    # constants (the derivatives of the last biases).
+    found = jax.lax.optimization_barrier(found)
     return kernel_of(contraction, found, found)
 
 
-def differentiated(
-    traced: LayeredProgram, contraction: Contraction, parameters: Parameters, inputs: Any
-) -> Factors:
+def differentiated(traced: LayeredProgram, contraction: Contraction, parameters: Parameters, inputs: Any) -> Factors:
     """Jacobian of the outputs that the contraction asks for; precision below float32 is raised to it."""
     outputs = traced.program.out_avals[0]
     projection = None

@@ -31,7 +31,10 @@ def parameter_sketch(model: ModelOperators, count: int, seed: int, together: int
     for start in range(0, count, together):
         size = min(together, count - start)
         directions = np.stack(
-            [np.random.default_rng([seed, 0x5E, number]).normal(size=model.size) for number in range(start, start + size)]
+            [
+                np.random.default_rng([seed, 0x5E, number]).normal(size=model.size)
+                for number in range(start, start + size)
+            ]
         )
         parts.append(np.asarray(model.jvp(model.vector(directions))))
     return np.concatenate(parts) / np.sqrt(count)
@@ -49,7 +52,9 @@ def sketched_distance(first: Float[Any, "m ..."], second: Float[Any, "m ..."]) -
     """
     a, b = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (first, second))
     if a.shape != b.shape or len(a) < 3:
-        raise ValueError(f"a distance needs sketches with the same three or more directions, got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"a distance needs sketches with the same three or more directions, got {a.shape} and {b.shape}"
+        )
     squares = np.stack([left @ right.T for left, right in ((a, b), (a, a), (b, b))]) ** 2
     squares[:, np.arange(len(a)), np.arange(len(a))] = 0.0  # pairs of different directions only
     total = squares.sum(axis=(1, 2))
