@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse.linalg import eigsh
+
+#: Distances below this lose digits as one minus a cosine, and are computed from the difference of the kernels.
+_NEARLY_PARALLEL = 1e-4
 
 
 def kernel_distance(first: Any, second: Any) -> float:
@@ -40,12 +44,15 @@ def distance_matrix(kernels: Sequence[Any]) -> Float[np.ndarray, "n n"]:
     """
     if len(kernels) < 2:
         raise ValueError(f"a distance needs at least two kernels, got {len(kernels)}")
-    units = np.stack([_unit(kernel, number, np.shape(kernels[0])) for number, kernel in enumerate(kernels)])
-    distance = np.zeros((len(units), len(units)))
-    difference = np.empty_like(units)
-    for a in range(len(units) - 1):
-        apart = np.subtract(units[a + 1 :], units[a], out=difference[a + 1 :])
-        distance[a, a + 1 :] = np.einsum("nd,nd->n", apart, apart) / 2
+    shape = np.shape(kernels[0])
+    units = np.empty((len(kernels), int(np.prod(shape))))
+    for number, kernel in enumerate(kernels):
+        units[number] = _unit(kernel, number, shape)
+    distance = np.clip(1 - units @ units.T, 0.0, 2.0)
+    for a, b in zip(*np.nonzero(np.triu(distance < _NEARLY_PARALLEL, 1)), strict=True):
+        apart = units[a] - units[b]
+        distance[a, b] = apart @ apart / 2
+    distance = np.triu(distance, 1)
     return distance + distance.T
 
 
@@ -132,8 +139,11 @@ def effective_rank(kernel: Float[Any, "n n"]) -> float:
 
 def top_eigenvalues(kernel: Float[Any, "n n"], count: int) -> Float[np.ndarray, " k"]:
     """Largest eigenvalues in decreasing order."""
-    values = np.linalg.eigvalsh(np.asarray(kernel, np.float64))
-    return values[::-1][:count].copy()
+    kernel = np.asarray(kernel, np.float64)
+    if count < len(kernel) // 4:
+        values = eigsh(kernel, k=count, v0=np.ones(len(kernel)), return_eigenvectors=False)
+        return np.sort(values)[::-1]
+    return np.linalg.eigvalsh(kernel)[::-1][:count].copy()
 
 
 def label_alignment(kernel: Float[Any, "n n"], targets: Float[Any, "m k"]) -> float:

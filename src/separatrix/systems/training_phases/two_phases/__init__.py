@@ -1,0 +1,1 @@
+"""Parts of the study `entk-two-phases`, one module for each subject."""

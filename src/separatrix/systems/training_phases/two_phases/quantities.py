@@ -1,0 +1,73 @@
+"""What a sweep can map: time of the transition, distances, shape of the cone, and what moving kernels are worth."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from separatrix.engines.intervals import mean_interval
+from separatrix.lab import Quantity, Results
+from separatrix.probes.cone import apex_angle, cone
+from separatrix.systems.training_phases.two_phases.phases import kept_runs, transitions
+from separatrix.systems.training_phases.two_phases.settings import Settings
+
+
+def cones(data: xr.Dataset) -> np.ndarray:
+    """Of each run after its transition: angular radius and angle from the start in degrees, effective dimension."""
+    found = []
+    for one, distance in zip(transitions(data), data["distance"].values, strict=True):
+        after = distance[one.index :, one.index :]
+        shape = cone(after)
+        found.append(
+            (np.rad2deg(shape.radius), np.rad2deg(apex_angle(distance[0, one.index :], after)), shape.effective_dimension)
+        )
+    return np.array(found).reshape(-1, 3)
+
+
+def _number(values: np.ndarray) -> xr.Dataset:
+    """Mean over runs with its interval; not a number from fewer than two."""
+    if values.size < 2:
+        return xr.Dataset({name: ((), np.nan) for name in ("estimate", "low", "high")})
+    estimate, (low, high) = mean_interval(values)
+    return xr.Dataset({"estimate": ((), estimate), "low": ((), low), "high": ((), high)})
+
+
+def _of_runs(pick: Callable[[xr.Dataset], np.ndarray]) -> Callable[[Settings, Results], xr.Dataset]:
+    return lambda settings, results: _number(pick(kept_runs(results["runs"])))  # noqa: ARG005
+
+
+def _accuracy_by_switch(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
+    data = results["switching"]
+    kept = data.isel(member=np.flatnonzero(data["diverged_at_step"].values < 0))
+    columns = [_number(column) for column in kept["accuracy"].values.T]
+    return xr.concat(columns, xr.IndexVariable("switch", data["switch"].values))
+
+
+def _gain(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
+    data = results["switching"]
+    return _number((data["nonlinear_accuracy"] - data["accuracy"][:, 0]).values[data["diverged_at_step"].values < 0])
+
+
+def quantities(settings: Settings) -> list[Quantity]:  # noqa: ARG001
+    """All of them, means over runs."""
+    times = lambda data: np.array([one.time for one in transitions(data)])  # noqa: E731
+    return [
+        Quantity("transition_time", "end of the first phase", _of_runs(times), "steps", ("runs",)),
+        Quantity("across", "distance across the transition",
+                 _of_runs(lambda data: np.array([one.across for one in transitions(data)])), needs=("runs",)),
+        Quantity("within", "distance after the transition",
+                 _of_runs(lambda data: np.array([one.within for one in transitions(data)])), needs=("runs",)),
+        Quantity("final_distance", "kernel distance between start and end",
+                 _of_runs(lambda data: data["distance"].values[:, 0, -1]), needs=("runs",)),
+        Quantity("final_distance_class_trace", "the same for the kernel traced over classes",
+                 _of_runs(lambda data: data["class_trace"].values[:, 0, -1]), needs=("runs",)),
+        Quantity("cone_radius", "angular radius of the cone", _of_runs(lambda data: cones(data)[:, 0]), "degrees",
+                 ("runs",)),
+        Quantity("apex_angle", "angle of the kernel at the start from the cone's axis",
+                 _of_runs(lambda data: cones(data)[:, 1]), "degrees", ("runs",)),
+        Quantity("cone_dimension", "effective dimension of the cone", _of_runs(lambda data: cones(data)[:, 2]),
+                 needs=("runs",)),
+        Quantity("linearized_accuracy", "test accuracy of linearised training", _accuracy_by_switch,
+                 needs=("switching",)),
+        Quantity("gain", "test accuracy that the kernel's motion is worth", _gain, needs=("switching",)),
+    ]  # fmt: skip

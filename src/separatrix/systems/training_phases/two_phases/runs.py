@@ -1,0 +1,175 @@
+"""Training runs and their kernels: the runs that are asked about, a lazy control and a chaotic one."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Int
+
+from separatrix.lab import Experiment
+from separatrix.systems.training_phases.kernel_course import EIGENVALUES, kernel_course
+from separatrix.systems.training_phases.training import (
+    BatchOrder,
+    Course,
+    MomentumStep,
+    Network,
+    cross_entropy,
+    fresh_states,
+    train,
+    training_arguments,
+)
+from separatrix.systems.training_phases.two_phases.settings import Settings, lazy_network, network, problem
+
+#: Label of the random numbers of a run: of its start and its batches.
+LABEL = "two phases"
+
+
+def arguments(settings: Settings, learning_rate: float, weight_decay: float) -> dict[str, np.ndarray]:
+    """Training set and optimiser."""
+    split = problem(settings).split
+    return training_arguments(
+        split.inputs, split.labels, learning_rate, settings.momentum, weight_decay, settings.dtype
+    )  # fmt: skip
+
+
+def batches(settings: Settings) -> BatchOrder:
+    """Batches of every run: the same for a member whatever is trained."""
+    return BatchOrder(settings.seed, LABEL, len(problem(settings).split.labels), settings.batch_size)
+
+
+def nonlinear(
+    settings: Settings, trained: Network, numbers: dict[str, np.ndarray], members: range, grid: list[int]
+) -> Course:
+    """States of ordinary training on a grid."""
+    start = fresh_states(trained, settings.seed, LABEL, members, settings.dtype)
+    return train(MomentumStep(trained), start, batches(settings), list(members), grid, numbers)
+
+
+@partial(jax.jit, static_argnums=0)
+def scores(
+    trained: Network, parameters: Any, inputs: Float[Array, "n d"], labels: Int[Array, " n"]
+) -> tuple[Array, Array]:
+    """Accuracy and mean cross-entropy."""
+    outputs = trained(parameters, inputs)
+    return (outputs.argmax(axis=1) == labels).mean(), cross_entropy(outputs, labels)
+
+
+def samples(settings: Settings, test: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels of the training or of the test set."""
+    split = problem(settings).split
+    chosen = (split.test_inputs, split.test_labels) if test else (split.inputs, split.labels)
+    return chosen[0].astype(settings.dtype), chosen[1].astype(np.int32)
+
+
+def probe_examples(settings: Settings) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "N C"]]:
+    """The first training samples, and their centred one-hot labels."""
+    data = problem(settings)
+    inputs, labels = data.split.inputs[: settings.examples], data.split.labels[: settings.examples]
+    targets = np.eye(data.classes)[labels]
+    return inputs, targets - targets.mean(axis=0)
+
+
+def member_of(states: Any, number: int) -> Any:
+    """One run out of a pytree of arrays ``(n, ...)``."""
+    return jax.tree.map(lambda a: a[number], states)
+
+
+def _simulate(
+    settings: Settings, trained: Network, numbers: dict[str, np.ndarray], grid: list[int], start: int, stop: int
+) -> xr.Dataset:
+    course = nonlinear(settings, trained, numbers, range(start, stop), grid)
+    sets = {"training": samples(settings, test=False), "test": samples(settings, test=True)}
+
+    def one(number: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        checkpoints = [member_of(parameters, number) for parameters, _ in course.states]
+        return _kernels(settings, trained, checkpoints, course.diverged_at_step[number] >= 0) | {
+            f"{name}_{what}": (("step",), np.array([scores(trained, p, *data)[k] for p in checkpoints], np.float64))
+            for name, data in sets.items()
+            for k, what in enumerate(("accuracy", "loss"))
+        }
+
+    with ThreadPoolExecutor(max_workers=len(jax.devices())) as pool:
+        found = list(pool.map(one, range(stop - start)))
+    variables = {
+        name: (("member", *dimensions), np.stack([each[name][1] for each in found]))
+        for name, (dimensions, _) in found[0].items()
+    }
+    variables["diverged_at_step"] = (("member",), course.diverged_at_step)
+    coordinates = {"member": np.arange(start, stop), "step": np.array(grid), "other_step": np.array(grid)}
+    return xr.Dataset(variables, coordinates)
+
+
+_SHAPES = {
+    "distance": ("step", "other_step"),
+    "halves": ("half", "step", "other_step"),
+    "class_trace": ("step", "other_step"),
+    "sum_of_logits": ("step", "other_step"),
+    "norm": ("step",),
+    "effective_rank": ("step",),
+    "alignment": ("step",),
+    "eigenvalues": ("step", "order"),
+    "rounding": (),
+}
+
+
+def _kernels(
+    settings: Settings, trained: Network, checkpoints: list[Any], diverged: bool
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Statistics of the kernels by name; not a number where the run diverged."""
+    if diverged:
+        sizes = {"step": len(checkpoints), "other_step": len(checkpoints), "half": 2, "order": EIGENVALUES}
+        return {name: (shape, np.full([sizes[d] for d in shape], np.nan)) for name, shape in _SHAPES.items()}
+    found = kernel_course(trained, checkpoints, *probe_examples(settings))
+    return {name: (shape, np.asarray(getattr(found, name), np.float64)) for name, shape in _SHAPES.items()}
+
+
+def parameters_of(trained: Network) -> int:
+    """Number of trained parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(trained.init(np.random.default_rng(0))))
+
+
+def step_seconds(settings: Settings, trained: Network) -> float:
+    """Expected duration of one step of one run, on one core."""
+    positions = 1.0
+    if settings.network == "cnn" and trained != lazy_network(settings):
+        shape = problem(settings).image_shape
+        positions = 0.3 * shape[0] * shape[1] if shape else 1.0
+    return 2.5e-4 + 6e-10 * settings.batch_size * parameters_of(trained) * positions
+
+
+def kernel_seconds(settings: Settings, trained: Network) -> float:
+    """Expected duration of one kernel with its statistics, on one core."""
+    rows = settings.examples * problem(settings).classes
+    return 0.01 + 6e-8 * rows**2 + (2e-11 * rows**2 * parameters_of(trained) if settings.network == "cnn" else 0.0)
+
+
+def _experiment(
+    name: str, settings: Settings, trained: Network, numbers: tuple[float, float], grid: list[int], control: bool
+) -> Experiment:
+    rows = settings.examples * problem(settings).classes
+    cores = max(len(jax.devices()), 1)
+    duration = grid[-1] * step_seconds(settings, trained) + len(grid) * kernel_seconds(settings, trained)
+    return Experiment(
+        name,
+        lambda start, stop: _simulate(settings, trained, arguments(settings, *numbers), grid, start, stop),
+        members=settings.runs,
+        bytes_per_member=len(grid) * (20 * rows**2 + 24 * parameters_of(trained)),
+        seconds=4 + settings.runs * duration / cores,
+        control=control,
+    )
+
+
+def run_experiments(settings: Settings) -> list[Experiment]:
+    """The runs, a lazy and a chaotic control."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    trained = network(settings)
+    return [
+        _experiment("runs", settings, trained, (rate, decay), settings.grid, control=False),
+        _experiment("lazy", settings, lazy_network(settings), (settings.lazy_learning_rate, 0.0),
+                    settings.control_grid, control=True),
+        _experiment("chaotic", settings, trained, (settings.chaotic_factor * rate, decay), settings.control_grid,
+                    control=True),
+    ]  # fmt: skip
