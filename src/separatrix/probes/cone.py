@@ -2,8 +2,8 @@
 
 Kernels at several times are taken as unit vectors ``k_a = K_a / |K_a|``; all that is needed of them is the matrix of
 kernel distances ``S_ab = 1 - <k_a, k_b>`` (:func:`separatrix.probes.tangent_kernel.distance.distance_matrix`). With
-``G = 1 - S`` the mean direction is proportional to the sum of the ``k_a``, and every angle and every spread follows from
-``G``. Near the axis of a narrow cone ``1 - cos`` is computed from ``S`` and not from ``G``, which would lose the digits.
+``G = 1 - S`` the mean direction is proportional to the sum of the ``k_a``, and every angle and every spread follows
+from ``G``. Near the axis of a narrow cone ``1 - cos`` is computed from ``S``: from ``G`` it would lose its digits.
 
 Source: derived; the cone is that of Zhou, Yang, Sugiyama, Yan 2025 (arXiv 2505.13900), who judge it by eye.
 """

@@ -18,6 +18,8 @@ from scipy.sparse.linalg import eigsh
 
 #: Distances below this lose digits as one minus a cosine, and are computed from the difference of the kernels.
 _NEARLY_PARALLEL = 1e-4
+#: Entries of each kernel that are multiplied together.
+_PIECE = 2**16
 
 
 def kernel_distance(first: Any, second: Any) -> float:
@@ -44,33 +46,34 @@ def distance_matrix(kernels: Sequence[Any]) -> Float[np.ndarray, "n n"]:
     """
     if len(kernels) < 2:
         raise ValueError(f"a distance needs at least two kernels, got {len(kernels)}")
-    shape = np.shape(kernels[0])
-    units = np.empty((len(kernels), int(np.prod(shape))))
-    for number, kernel in enumerate(kernels):
-        units[number] = _unit(kernel, number, shape)
-    distance = np.clip(1 - units @ units.T, 0.0, 2.0)
+    flat = [_flat(kernel, number, np.shape(kernels[0])) for number, kernel in enumerate(kernels)]
+    products = np.zeros((len(flat), len(flat)))
+    for start in range(0, flat[0].size, _PIECE):  # never all kernels in float64 at once
+        piece = np.stack([one[start : start + _PIECE].astype(np.float64) for one in flat])
+        products += piece @ piece.T
+    lengths = np.array([np.linalg.norm(one.astype(np.float64)) for one in flat])
+    for number, length in enumerate(lengths):
+        if not np.isfinite(length) or length == 0:
+            raise ValueError(f"kernel {number} is {'zero and has no direction' if length == 0 else 'not finite'}")
+    distance = np.clip(1 - products / np.outer(lengths, lengths), 0.0, 2.0)
     for a, b in zip(*np.nonzero(np.triu(distance < _NEARLY_PARALLEL, 1)), strict=True):
-        apart = units[a] - units[b]
+        apart = flat[a] / lengths[a] - flat[b] / lengths[b]
         distance[a, b] = apart @ apart / 2
     distance = np.triu(distance, 1)
     return distance + distance.T
 
 
-def _unit(kernel: Any, number: int, shape: tuple[int, ...]) -> Float[np.ndarray, " d"]:
+def _flat(kernel: Any, number: int, shape: tuple[int, ...]) -> Float[np.ndarray, " d"]:
     values = np.asarray(kernel)
     if values.shape != shape:
         raise ValueError(
-            f"kernel {number} has shape {values.shape} but the first has {shape}: the probes must be the same"
+            f"kernel {number} has shape {values.shape} but the first has {shape}: examples and probes must be the same"
         )
-    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
+    if values.dtype.name == "bfloat16":
+        values = values.astype(np.float32)
+    if values.dtype.kind != "f":
         raise ValueError(f"kernel {number} holds {values.dtype}, but kernels are floating-point numbers")
-    values = np.asarray(values, np.float64).ravel()
-    length = np.linalg.norm(values)
-    if not np.isfinite(length):
-        raise ValueError(f"kernel {number} is not finite")
-    if length == 0:
-        raise ValueError(f"kernel {number} is zero and has no direction")
-    return values / length
+    return values.ravel()
 
 
 def rotation_angle(distance: Any) -> Any:
@@ -87,7 +90,7 @@ class Velocity:
     distance
         ``S(t_k, t_k+1)``, ``(n - 1,)``.
     velocity
-        ``S / dt``, the paper's kernel velocity; it depends on ``dt`` even for smooth motion, where S grows as its square.
+        ``S / dt``, the paper's kernel velocity; it depends on ``dt`` even for smooth motion, where S is quadratic.
     angular_speed
         ``arccos(1 - S) / dt`` in radians for each unit of time, which does not.
     """

@@ -81,7 +81,7 @@ def estimated_distance(first: Float[Any, "m ..."], second: Float[Any, "m ..."]) 
 
 @dataclass(frozen=True)
 class KernelSize:
-    """Trace, Frobenius norm and effective rank ``tr(K)^2 / |K|^2`` of a kernel, with standard errors over the probes."""
+    """Trace, Frobenius norm and effective rank ``tr(K)^2 / |K|^2``, the former with standard errors over the probes."""
 
     trace: float
     trace_error: float

@@ -1,9 +1,10 @@
 """Kernel distances from random directions in the space of parameters, without the bias of the plain estimate.
 
-With ``Y = J Omega / sqrt(m)``, Omega Gaussian, ``<Y Y^T, Y' Y'^T>`` estimates ``<K, K'>`` plus ``(tr(J^T J')^2 + ...) / m``,
-which for kernels of high rank is several times the distance that is asked for. Only pairs of different directions are
-free of it: ``m / (m - 1) sum_{a != b} (Y^T Y')_ab^2``. A sketch costs m forward derivatives and keeps ``m N C`` numbers;
-shared probes on the side of the outputs (:mod:`.products`) are more accurate for the same memory and cost twice as much.
+With ``Y = J Omega / sqrt(m)``, Omega Gaussian, ``<Y Y^T, Y' Y'^T>`` estimates ``<K, K'>`` plus
+``(tr(J^T J')^2 + tr((J^T J')^2)) / m``, which for kernels of high rank is several times the distance that is asked for.
+Only pairs of different directions are free of it: ``m / (m - 1) sum_{a != b} (Y^T Y')_ab^2``. A sketch costs m forward
+derivatives and keeps ``m N C`` numbers; shared probes on the side of the outputs (:mod:`.products`) are more accurate
+for the same memory and cost two to three times as much.
 
 Source: derived and checked by brute force.
 """

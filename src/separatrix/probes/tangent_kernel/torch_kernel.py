@@ -1,8 +1,8 @@
 """The exact tangent kernel of a PyTorch module.
 
-Linear and convolutional layers that act once give the Jacobian of their weights as inputs and back-propagated gradients,
-recorded by hooks during one forward and C backward passes over all examples; everything else is differentiated example
-by example. The module is left as it is: its parameters, gradients, buffers, mode and hooks.
+Linear and convolutional layers that act once give the Jacobian of their weights as inputs and back-propagated
+gradients, recorded by hooks during one forward and C backward passes over all examples; everything else is
+differentiated example by example. The module is left as it is: its parameters, gradients, buffers, mode and hooks.
 """
 
 import copy

@@ -95,7 +95,7 @@ def notes(settings: Settings) -> str:
     data = problem(settings)
     return (
         f"Data: {len(data.split.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes. Kernels are those of all outputs (NC x NC), on the first {settings.examples} training "
+        f"{data.classes} classes. Kernels are those of all outputs (NC x NC) on the first {settings.examples} training "
         "samples; kernels traced or summed over classes rotate by other angles and are recorded beside them. Kernel "
         "distance is one minus a cosine, and ignores the norm, which is drawn apart. Linearised training keeps "
         "optimiser, batches and weight decay and starts its momentum anew. The lazy control has one hidden layer of "
@@ -114,14 +114,13 @@ STUDY = Study(
     settings=Settings,
     presets={
         "smoke": {
-            "hidden_widths": (24, 24),
-            "steps": 240,
-            "checkpoint_every": 10,
+            "hidden_widths": (32, 32, 32),
+            "steps": 360,
+            "checkpoint_every": 15,
             "examples": 16,
-            "runs": 3,
+            "runs": 8,
             "switches": (0, 20, 60, 120),
             "lazy_width": 256,
-            "learning_rate": 0.1,
         },
         "paper": {
             "data": "fashion-mnist",

@@ -1,4 +1,4 @@
-"""The tangent kernel of training runs at their checkpoints: distances between all of them, size, spectrum, alignment."""
+"""The tangent kernel of a training run at its checkpoints: distances between all of them, size, spectrum, alignment."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

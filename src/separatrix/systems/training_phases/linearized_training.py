@@ -1,4 +1,4 @@
-"""Training of a network's linearisation: what is lost if the kernel stands still from some step on?
+"""Training of a network's linearisation, with a kernel that stands still from some step on.
 
 From the switch on the parameters ``theta`` are trained on ``f(theta_s, x) + J(theta_s, x) (theta - theta_s)`` with the
 optimiser, the batches and the weight decay of the network itself; the decay acts on ``theta``, and the momentum starts
@@ -59,6 +59,9 @@ class LinearizedStep:
         slope = jax.grad(cross_entropy)(outputs + tangent(moved), labels)
         (gradient,) = jax.linear_transpose(tangent, moved)(slope)
         velocity = jax.tree.map(
-            lambda v, g, p: arguments["momentum"] * v + g + arguments["weight_decay"] * p, velocity, gradient, parameters
+            lambda v, g, p: arguments["momentum"] * v + g + arguments["weight_decay"] * p,
+            velocity,
+            gradient,
+            parameters,
         )
         return jax.tree.map(lambda p, v: p - arguments["learning_rate"] * v, parameters, velocity), velocity, anchor

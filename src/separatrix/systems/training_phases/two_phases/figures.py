@@ -6,6 +6,7 @@ from matplotlib.figure import Figure as Canvas
 from separatrix.lab import Figure, Results
 from separatrix.probes.cone import classical_scaling
 from separatrix.systems.training_phases.two_phases.phases import kept_runs, transitions
+from separatrix.systems.training_phases.two_phases.quantities import cones
 from separatrix.systems.training_phases.two_phases.settings import Settings
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -37,6 +38,11 @@ def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
                "each axis carries is in its label. Cross: start; the second phase is in colour. The paper's projection "
                "is not stated; this one is.",
                draw_cone),
+        Figure("angles", "How narrow is the cone?",
+               "Over all kernels from a reference step on, each run: largest angle from their mean direction (solid), "
+                "and "
+               "angle of the kernel at the start from it (dashed). Dotted: median transition.",
+               draw_angles),
         Figure("switching", "What the kernel's motion is worth",
                "Test accuracy and loss of training that goes on linearised after a switch: each run (grey) and means "
                "with their 95 % intervals. Dashed: ordinary training.",
@@ -44,7 +50,7 @@ def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
     ]  # fmt: skip
 
 
-def draw_distances(settings: Settings, results: Results) -> Canvas:
+def draw_distances(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Heat maps."""
     names = [name for name in ("runs", "lazy") if name in results and len(kept_runs(results[name])["member"])]
     canvas = Canvas(figsize=(5 * max(len(names), 1), 4.2), layout="constrained")
@@ -61,7 +67,7 @@ def draw_distances(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_from_references(settings: Settings, results: Results) -> Canvas:
+def draw_from_references(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Distances from a few kernels."""
     canvas = Canvas(figsize=(6, 3.8), layout="constrained")
     axes = canvas.subplots()
@@ -78,7 +84,7 @@ def draw_from_references(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_motion(settings: Settings, results: Results) -> Canvas:
+def draw_motion(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Motion on a logarithmic axis, and the accuracies."""
     canvas = Canvas(figsize=(10, 3.8), layout="constrained")
     left, right = canvas.subplots(1, 2)
@@ -99,14 +105,17 @@ def draw_motion(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_size(settings: Settings, results: Results) -> Canvas:
+def draw_size(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Size of the kernel."""
     canvas = Canvas(figsize=(13, 3.4), layout="constrained")
     axes = canvas.subplots(1, 4)
     data = kept_runs(results["runs"])
     step = data["step"].values
     for axis, name, label in zip(
-        axes, ("norm", "effective_rank", "alignment"), ("Frobenius norm |K|", "tr(K)² / |K|²", "alignment"), strict=False
+        axes,
+        ("norm", "effective_rank", "alignment"),
+        ("Frobenius norm |K|", "tr(K)² / |K|²", "alignment"),
+        strict=False,
     ):
         axis.plot(step, data[name].values.T, color=COLOURS[0], lw=1, alpha=0.6)
         axis.set(xlabel=STEP, ylabel=label, ylim=(0, None))
@@ -115,7 +124,7 @@ def draw_size(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_cone(settings: Settings, results: Results) -> Canvas:
+def draw_cone(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Classical scaling."""
     canvas = Canvas(figsize=(5.4, 4.8))
     axes = canvas.add_subplot(projection="3d")
@@ -130,7 +139,20 @@ def draw_cone(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_switching(settings: Settings, results: Results) -> Canvas:
+def draw_angles(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
+    """Angular radius and apex angle against the reference."""
+    canvas = Canvas(figsize=(6, 3.8), layout="constrained")
+    axes = canvas.subplots()
+    data = kept_runs(results["runs"])
+    steps, shapes = cones(data)
+    axes.plot(steps, shapes[:, :, 0].T, color=COLOURS[0], lw=1)
+    axes.plot(steps, shapes[:, :, 1].T, color=COLOURS[1], lw=1, ls="--")
+    axes.axvline(float(np.median([one.time for one in transitions(data)])), color="k", ls=":", lw=1)
+    axes.set(xlabel="reference step", ylabel="angle in degrees", ylim=(0, None))
+    return canvas
+
+
+def draw_switching(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
     """Accuracy and loss against the switch."""
     canvas = Canvas(figsize=(10, 3.8), layout="constrained")
     data = results["switching"]

@@ -12,28 +12,45 @@ from separatrix.systems.training_phases.two_phases.phases import kept_runs, tran
 from separatrix.systems.training_phases.two_phases.settings import Settings
 
 
-def cones(data: xr.Dataset) -> np.ndarray:
-    """Of each run after its transition: angular radius and angle from the start in degrees, effective dimension."""
-    found = []
-    for one, distance in zip(transitions(data), data["distance"].values, strict=True):
-        after = distance[one.index :, one.index :]
-        shape = cone(after)
-        found.append(
-            (np.rad2deg(shape.radius), np.rad2deg(apex_angle(distance[0, one.index :], after)), shape.effective_dimension)
-        )
-    return np.array(found).reshape(-1, 3)
+def cones(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Shape of the cone of all kernels from a reference step on, for references up to the middle of the run.
+
+    Returns
+    -------
+    steps, shapes
+        ``(k,)``, and ``(runs, k, 3)``: angular radius and angle of the kernel at the start from the axis, in degrees,
+        and effective dimension.
+    """
+    steps = data["step"].values
+    middle = int(np.searchsorted(steps, steps[-1] / 2, side="right"))
+    shapes = np.empty((len(data["member"]), middle - 1, 3))
+    for run, distance in enumerate(data["distance"].values):
+        for k in range(1, middle):
+            after = distance[k:, k:]
+            found = cone(after)
+            angles = np.rad2deg([found.radius, apex_angle(distance[0, k:], after)])
+            shapes[run, k - 1] = *angles, found.effective_dimension
+    return steps[1:middle], shapes
 
 
 def _number(values: np.ndarray) -> xr.Dataset:
     """Mean over runs with its interval; not a number from fewer than two."""
     if values.size < 2:
-        return xr.Dataset({name: ((), np.nan) for name in ("estimate", "low", "high")})
+        return xr.Dataset(dict.fromkeys(("estimate", "low", "high"), ((), np.nan)))
     estimate, (low, high) = mean_interval(values)
     return xr.Dataset({"estimate": ((), estimate), "low": ((), low), "high": ((), high)})
 
 
 def _of_runs(pick: Callable[[xr.Dataset], np.ndarray]) -> Callable[[Settings, Results], xr.Dataset]:
     return lambda settings, results: _number(pick(kept_runs(results["runs"])))  # noqa: ARG005
+
+
+def _of_cones(column: int) -> Callable[[Settings, Results], xr.Dataset]:
+    def measure(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
+        steps, shapes = cones(kept_runs(results["runs"]))
+        return xr.concat([_number(values) for values in shapes[:, :, column].T], xr.IndexVariable("reference", steps))
+
+    return measure
 
 
 def _accuracy_by_switch(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
@@ -61,12 +78,9 @@ def quantities(settings: Settings) -> list[Quantity]:  # noqa: ARG001
                  _of_runs(lambda data: data["distance"].values[:, 0, -1]), needs=("runs",)),
         Quantity("final_distance_class_trace", "the same for the kernel traced over classes",
                  _of_runs(lambda data: data["class_trace"].values[:, 0, -1]), needs=("runs",)),
-        Quantity("cone_radius", "angular radius of the cone", _of_runs(lambda data: cones(data)[:, 0]), "degrees",
-                 ("runs",)),
-        Quantity("apex_angle", "angle of the kernel at the start from the cone's axis",
-                 _of_runs(lambda data: cones(data)[:, 1]), "degrees", ("runs",)),
-        Quantity("cone_dimension", "effective dimension of the cone", _of_runs(lambda data: cones(data)[:, 2]),
-                 needs=("runs",)),
+        Quantity("cone_radius", "angular radius of the kernels from a step on", _of_cones(0), "degrees", ("runs",)),
+        Quantity("apex_angle", "angle of the kernel at the start from their axis", _of_cones(1), "degrees", ("runs",)),
+        Quantity("cone_dimension", "their effective dimension", _of_cones(2), needs=("runs",)),
         Quantity("linearized_accuracy", "test accuracy of linearised training", _accuracy_by_switch,
                  needs=("switching",)),
         Quantity("gain", "test accuracy that the kernel's motion is worth", _gain, needs=("switching",)),

@@ -137,7 +137,7 @@ def step_seconds(settings: Settings, trained: Network) -> float:
     if settings.network == "cnn" and trained != lazy_network(settings):
         shape = problem(settings).image_shape
         positions = 0.3 * shape[0] * shape[1] if shape else 1.0
-    return 2.5e-4 + 6e-10 * settings.batch_size * parameters_of(trained) * positions
+    return 2e-4 + 4e-10 * settings.batch_size * parameters_of(trained) * positions
 
 
 def kernel_seconds(settings: Settings, trained: Network) -> float:
@@ -150,13 +150,13 @@ def _experiment(
     name: str, settings: Settings, trained: Network, numbers: tuple[float, float], grid: list[int], control: bool
 ) -> Experiment:
     rows = settings.examples * problem(settings).classes
-    cores = max(len(jax.devices()), 1)
+    cores, size = max(len(jax.devices()), 1), np.dtype(settings.dtype).itemsize
     duration = grid[-1] * step_seconds(settings, trained) + len(grid) * kernel_seconds(settings, trained)
     return Experiment(
         name,
         lambda start, stop: _simulate(settings, trained, arguments(settings, *numbers), grid, start, stop),
         members=settings.runs,
-        bytes_per_member=len(grid) * (20 * rows**2 + 24 * parameters_of(trained)),
+        bytes_per_member=len(grid) * (2 * size * rows**2 + 24 * parameters_of(trained)),
         seconds=4 + settings.runs * duration / cores,
         control=control,
     )

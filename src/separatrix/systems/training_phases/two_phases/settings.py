@@ -47,7 +47,7 @@ class Settings:
     lazy_width: int = setting(512, "hidden units of the lazy control, in NTK parametrisation", low=1, high=10**6)
     lazy_learning_rate: float = setting(1.0, "learning rate of the lazy control", low=0, low_open=True, high=1e4)
     chaotic_factor: float = setting(
-        3.0, "learning rate of the chaotic control over that of the others", low=1, high=1e4
+        2.0, "learning rate of the chaotic control over that of the others", low=1, high=1e4
     )  # fmt: skip
     dtype: Literal["float32", "float64"] = setting("float32", "floating-point type of training and of kernels")
 
@@ -96,7 +96,7 @@ def problem(settings: Settings) -> Problem:
 def _read(source: str, test_share: float, seed: int, most: int) -> Problem:
     if source not in NAMES and not source.endswith(".npz"):
         raise SettingError(
-            f"data = {source!r} is not allowed: it must be one of {', '.join(NAMES)}, or a FILE.npz with arrays x and y."
+            f"data = {source!r} is not allowed: it must be {', '.join(NAMES)}, or a FILE.npz with arrays x and y."
         )
     try:
         data = load_classes(source)
@@ -161,6 +161,7 @@ def check(settings: Settings) -> Sequence[str]:
     for name in ("examples", "batch_size"):
         if getattr(settings, name) > training:
             raise SettingError(
-                f"{name} = {getattr(settings, name)} is not allowed: it must be at most {training}, the training samples."
+                f"{name} = {getattr(settings, name)} is not allowed: it must be at most {training}, the number of "
+                "training samples."
             )
     return []

@@ -138,7 +138,7 @@ def _difference(label: str, late: np.ndarray, early: np.ndarray, excluded: float
     return Measurement(label, estimate, interval, accepted, excluded=excluded, members=late.size)
 
 
-def later_is_better(settings: Settings, results: Results, experiment: str = "switching") -> list[Measurement]:
+def later_is_better(settings: Settings, results: Results, experiment: str = "switching") -> list[Measurement]:  # noqa: ARG001
     """Rank correlation of switch and accuracy over switches after the start, and gain of the last over the first."""
     data = results[experiment]
     kept, excluded = _kept(data), diverged_fraction(data)
@@ -146,7 +146,7 @@ def later_is_better(settings: Settings, results: Results, experiment: str = "swi
     label = f"accuracy of the switch at {switches[-1]} less that at 0"
     measurements = [_difference(label, accuracy[:, -1], accuracy[:, 0], excluded, 2)]
     if switches.size > 3:
-        taus = np.array([stats.kendalltau(switches[1:], row[1:]).statistic for row in accuracy])
+        taus = np.array([stats.kendalltau(switches[1:], row[1:])[0] for row in accuracy])
         taus = np.where(np.isnan(taus), 0.0, taus)  # all accuracies equal: no order
         label, accepted = "Kendall's tau of accuracy and switch, switches after the start", (0.0, np.inf)
         if taus.size < 2:
@@ -157,7 +157,7 @@ def later_is_better(settings: Settings, results: Results, experiment: str = "swi
     return measurements
 
 
-def moving_is_better(settings: Settings, results: Results, experiment: str = "switching") -> list[Measurement]:
+def moving_is_better(settings: Settings, results: Results, experiment: str = "switching") -> list[Measurement]:  # noqa: ARG001
     """Accuracy of ordinary training less that of training linearised from the start."""
     data = results[experiment]
     kept = _kept(data)
