@@ -90,7 +90,8 @@ def advance(step: BatchStep, state: State, batches: Batch, arguments: tuple = ()
 
 def finite(state: State) -> Bool[np.ndarray, " n"]:
     """Whether all numbers of each run are finite."""
-    return np.all([np.isfinite(np.reshape(a, (len(a), -1))).all(axis=1) for a in jax.tree.leaves(state)], axis=0)
+    leaves: list[np.ndarray] = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    return np.all([np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0)
 
 
 def _padded(batches: np.ndarray) -> np.ndarray:
