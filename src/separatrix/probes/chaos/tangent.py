@@ -38,16 +38,16 @@ class TangentStep:
         leaves, structure = jax.tree.flatten(base)
         moving = [index for index, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
-        def through(floating: list[Any]) -> tuple[list[Any], Any]:
+        def through(floating: list[Any]) -> list[Any]:
             filled = list(leaves)
             for index, leaf in zip(moving, floating, strict=True):
                 filled[index] = leaf
-            advanced = self.step(jax.tree.unflatten(structure, filled), batch, *arguments)
-            after = jax.tree.leaves(advanced)
-            return [after[index] for index in moving], advanced
+            after = jax.tree.leaves(self.step(jax.tree.unflatten(structure, filled), batch, *arguments))
+            return [after[index] for index in moving]
 
-        _, push, advanced = jax.linearize(through, [leaves[index] for index in moving], has_aux=True)
-        return advanced, jax.vmap(push)(tangents)
+        point = [leaves[index] for index in moving]
+        pushed = jax.vmap(lambda tangent: jax.jvp(through, (point,), (tangent,))[1])(tangents)
+        return self.step(base, batch, *arguments), pushed
 
 
 def _floating(tree: Any) -> list[np.ndarray]:
