@@ -111,7 +111,7 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
         ),
         Claim(
             "D9",
-            "Cone effect: from its transition on the tangent kernel stays within a narrow cone.",
+            "Cone effect: once chaos has ended the tangent kernel stays within a narrow cone.",
             "paper, abstract; statistic derived",
             narrow_cone,
             lambda s, r: narrow_cone(s, r, from_start=True),
@@ -159,11 +159,11 @@ STUDY = Study(
         "smoke": {
             "samples": 600,
             "hidden_widths": (32, 32, 32, 32),
-            "batch_size": 16,
-            "learning_rate": 0.08,
+            "batch_size": 48,
+            "learning_rate": 0.045,
             "steps": 480,
             "record_every": 40,
-            "spawn_steps": (0, 40, 80, 160, 240, 360),
+            "spawn_steps": (0, 40, 80, 160, 200, 240, 360),
             "runs": 6,
             "directions": 1,
             "examples": 16,

@@ -188,7 +188,7 @@ def draw_kernel(settings: Settings, results: Results) -> Canvas:
     data = kept(results["copies"])
     canvas, axes = _panels(2)
     steps, matrices = data["step"].values, data["kernel_distance"].values
-    phases = kernel_phases(results)
+    phases = kernel_phases(settings, results)
     if phases is None:
         return canvas
     _heat(axes[0], canvas, matrices[0], steps, steps, "kernel distance")
@@ -202,11 +202,11 @@ def draw_kernel(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_cone(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
+def draw_cone(settings: Settings, results: Results) -> Canvas:
     """Kernels of the first run in two dimensions."""
     data = kept(results["copies"])
     canvas, (axis,) = _panels(1, 5.0, 3.8)
-    if kernel_phases(results) is None:
+    if kernel_phases(settings, results) is None:
         return canvas
     points, share = classical_scaling(data["kernel_distance"].values[0], 2)
     axis.plot(*points.T, color="0.7", lw=0.8)

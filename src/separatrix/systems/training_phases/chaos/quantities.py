@@ -76,7 +76,7 @@ def final_barrier(settings: Settings, results: Results) -> xr.Dataset:  # noqa: 
     return _over_spawns(results, lambda data: data["barrier"].values)
 
 
-def kernel_transition_step(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
+def kernel_transition_step(settings: Settings, results: Results) -> xr.Dataset:
     """Cut between the two phases of the tangent kernel."""
-    phases = kernel_phases(results)
+    phases = kernel_phases(settings, results)
     return _scalar(np.zeros(0) if phases is None else phases.steps)

@@ -35,9 +35,11 @@ def tangent_agreement(settings: Settings, results: Results, experiment: str = "s
     if (seen > 0).sum() < 2:
         return [Measurement.missing(label, accepted, "no perturbation stayed small", excluded)]
     errors = np.sqrt(np.nansum(ratio**2, axis=(1, 2))[seen > 0] / seen[seen > 0])
-    estimate, interval = mean_interval(errors)
+    # errors of networks with kinks spread over decades, so that their logarithms have a mean
+    middle, ends = mean_interval(np.log(np.maximum(errors, 1e-16)))
+    estimate, interval = np.exp(middle), np.exp(ends)
     note = f"largest |log| {np.nanmax(np.abs(ratio)):.3g} of {seen.sum()} comparisons"
     return [
-        Measurement(label, estimate, (max(interval[0], 0.0), interval[1]), accepted, excluded, members=errors.size,
+        Measurement(label, estimate, (interval[0], interval[1]), accepted, excluded, members=errors.size,
                     note=note)
     ]  # fmt: skip
