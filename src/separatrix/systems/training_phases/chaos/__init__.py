@@ -1,0 +1,1 @@
+"""Parts of the study `chaos-and-cone`, one module for each subject."""
