@@ -17,10 +17,10 @@ from separatrix.engines.ensemble import Arguments, State, evolve
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """One visit, :func:`separatrix.systems.feature_learning.oscillation_map.map_step`, with the weak part in logarithms.
+    """One visit of the datum as :func:`separatrix.systems.feature_learning.oscillation_map.map_step` says.
 
-    Logarithms, since the weak contribution may start below the smallest floating-point number. A strong part whose
-    factor is negative has died: its amplitude is zero from then on. Likewise ``log_weak`` is then minus infinity.
+    The weak part is kept in logarithms, since it may start below the smallest floating-point number. A strong part
+    whose factor is negative has died: its amplitude is zero from then on. Likewise ``log_weak`` is then minus infinity.
     """
 
     block: int = 1 << 16
@@ -45,7 +45,9 @@ class FeatureMap:
 
 def residuals(state: State, arguments: Arguments) -> Float[Array, " n"]:
     """``l = 1 - A - B`` of every member."""
-    return 1 - state["amplitude"] ** 2 - arguments["weak_acts"] * jnp.exp(state["log_weak"])
+    # not a product: an infinitesimal weak feature grows beyond the largest number
+    weak = jnp.where(arguments["weak_acts"] > 0, jnp.exp(state["log_weak"]), 0)
+    return 1 - state["amplitude"] ** 2 - weak
 
 
 def observe(state: State, arguments: Arguments) -> dict[str, Array]:

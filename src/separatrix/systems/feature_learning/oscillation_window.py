@@ -1,4 +1,4 @@
-"""Is a step size inside the window in which oscillation teaches a weak feature, and if not, why not?"""
+"""The window of step sizes in which oscillation teaches a weak feature: is a step inside it, and if not, why not."""
 
 import math
 from dataclasses import dataclass
@@ -118,8 +118,8 @@ def _judge(strong: float, weak: float, noise: float, end: float, visits: float, 
         )
     if noise >= STABILITY_LIMIT:
         return "noise unstable", (
-            f"The background's step {noise:.4g} is not below {STABILITY_LIMIT:g}: fitted points become unstable through "
-            "their own background."
+            f"The background's step {noise:.4g} is not below {STABILITY_LIMIT:g}: fitted points become unstable "
+            "through their own background."
         )
     if strong <= STABILITY_LIMIT:
         return "stable", (
