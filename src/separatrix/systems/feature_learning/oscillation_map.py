@@ -14,7 +14,7 @@ functions say what they hold for. ``k = eta_u / eta_v = (nu / nv)^2`` is the fea
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 #: Effective step from which the fitted strong feature alone is unstable: its multiplier ``1 - 2 eta_v`` leaves (-1, 1).
 STABILITY_LIMIT = 1.0
@@ -145,7 +145,10 @@ def small_step_weak_end(strong: float, weak: float, ratio: float) -> float:
     """
     if not (strong > 0 and weak > 0 and strong + weak < 1):
         raise ValueError(f"the starts must be positive and add up to less than 1, got {strong} and {weak}")
-    return weak * brentq(lambda r: strong * r + weak * r**ratio - 1, 1.0, 1 / strong, xtol=1e-300, rtol=1e-14) ** ratio
+    # in ln(A / A_0), which lies between zero and that of A = 1
+    gap = lambda x: strong * np.exp(x) + weak * np.exp(ratio * x) - 1  # noqa: E731
+    rise = root_scalar(gap, bracket=(0.0, -np.log(strong)), xtol=1e-13).root
+    return float(weak * np.exp(ratio * rise))
 
 
 def visits_to_saturation(weak: ArrayLike, strong_step: ArrayLike, ratio: ArrayLike) -> Float[np.ndarray, "..."]:

@@ -103,8 +103,9 @@ def oscillation_window(
     ratio = (weak_norm / strong_norm) ** 2
     end = float(stable_weak_share(strong, ratio))
     # half of the units of the right sign are active, so that a contribution is half a variance
-    at_start = [min((start_scale * norm) ** 2 / 2, 0.25) for norm in (strong_norm, weak_norm)]
-    visits = float(visits_to_saturation(small_step_weak_end(*at_start, ratio), strong, ratio))
+    strong_start, weak_start = (min((start_scale * norm) ** 2 / 2, 0.25) for norm in (strong_norm, weak_norm))
+    fitted = small_step_weak_end(strong_start, weak_start, ratio)
+    visits = float(visits_to_saturation(fitted, strong, ratio))
     regime, reason = _judge(strong, weak, noise, end, visits, horizon)
     return OscillationWindow(regime, reason, strong, weak, noise, float(weak_growth(strong, ratio)), end, visits)
 

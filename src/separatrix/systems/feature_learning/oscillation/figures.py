@@ -46,8 +46,8 @@ def figures(settings: Settings) -> list[Figure]:
                draw_diagram),
         Figure("bias", "The residual has a positive mean",
                "Sum of the residuals against the sum of their squares, over visits to points with the strong feature, "
-               "one line for each network at the first large step; dashed: slope of the 2-cycle, eta_v / (1 + eta_v). The "
-               "start of a run, in which the strong feature is fitted, stands apart on the left.",
+               "one line for each network at the first large step; dashed: slope of the 2-cycle, eta_v / (1 + eta_v). "
+               "The start of a run, in which the strong feature is fitted, stands apart on the left.",
                draw_bias),
         Figure("phase_map", "How much does the weak feature take over?",
                "Contribution B at the end of the map, against the step and the feature ratio (logarithmic axis). "

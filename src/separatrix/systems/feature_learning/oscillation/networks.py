@@ -80,7 +80,7 @@ def weak_only_accuracy(
 def course_dataset(records: dict[str, np.ndarray], diverged: np.ndarray, first: int, steps: np.ndarray) -> xr.Dataset:
     """Records of an ensemble as a dataset along (member, time); the weights are not among them."""
     along = lambda a: np.moveaxis(a, -1, 0)  # noqa: E731
-    variables = {name: (("member", "time"), along(records[name])) for name in COURSES}
+    variables: dict[str, tuple] = {name: (("member", "time"), along(records[name])) for name in COURSES}
     # means over the two labels
     variables |= {name: (("member", "time"), along(records[name].mean(axis=1))) for name in ("weak", "strong")}
     variables |= {name: (("member", "time"), along(records["sums"][:, k])) for k, name in enumerate(SUMS)}
