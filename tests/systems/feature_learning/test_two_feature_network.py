@@ -60,7 +60,8 @@ def trained(steps, data, starts, keys=None, **changes):
 def visited(count, samples, steps):
     sgd, keys = PatchSGD(samples), member_keys(3, "visits", 0, count)
     blocks = -(-steps // sgd.block)
-    return np.concatenate([np.asarray(sgd.draw(keys, jnp.asarray(block))) for block in range(blocks)])[:steps]
+    draw = jax.jit(sgd.draw)
+    return np.concatenate([np.asarray(draw(keys, jnp.asarray(block))) for block in range(blocks)])[:steps]
 
 
 def patches(data, i):

@@ -166,11 +166,11 @@ def draw_phase_map(settings: Settings, results: Results) -> Canvas:
     steps = data["strong_step"].values.reshape(points, points)
     ratios = data["ratio"].values.reshape(points, points)
     canvas, (axis,) = _panels(1, 5.6, 3.8)
+    axis.set(xlabel=STEP, ylabel="feature ratio k", yscale="log")  # before the labels, which lie along the lines
     image = axis.pcolormesh(steps, ratios, maps.weak_end(data).reshape(points, points), vmin=0, vmax=1, cmap="viridis")
     lines = axis.contour(steps, ratios, stable_weak_share(steps, ratios), (0.1, 0.2, 0.3, 0.4), colors="white",
                          linewidths=0.8)  # fmt: skip
     axis.clabel(lines, fontsize=7)
-    axis.set(xlabel=STEP, ylabel="feature ratio k", yscale="log")
     canvas.colorbar(image, ax=axis, label="weak feature B at the end")
     return canvas
 

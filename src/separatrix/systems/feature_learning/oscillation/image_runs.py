@@ -32,8 +32,8 @@ from separatrix.systems.feature_learning.two_feature_task import NetworkStart, P
 
 #: What is shown at test: the image with the weak feature of its class, alone, or with that of the other class.
 SHOWN = ("weak_and_image", "image_only", "contradicting")
-#: Gain of accuracy over the largest small step.
-GAIN = 0.1
+#: Least gain of accuracy over the largest small step, with the weak feature and without any patch.
+GAIN = {"weak_and_image": 0.1, "image_only": 0.05}
 
 
 def image_steps(settings: Settings) -> tuple[float, ...]:
@@ -141,7 +141,7 @@ def image_gain(settings: Settings, results: Results, shown: str, small_only: boo
 
     With ``small_only``, from the smallest to the largest small step.
     """
-    steps, accepted = image_steps(settings), (GAIN, np.inf)
+    steps, accepted = image_steps(settings), (GAIN[shown], np.inf)
     label = f"{shown.replace('_', ' ')}: gain of accuracy"
     if not settings.large or len(settings.small) < 2:
         return [Measurement.missing(label, accepted, "strong_steps needs two small values and a large one")]
