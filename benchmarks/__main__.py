@@ -18,6 +18,7 @@ NAMES = (
     "scalar_sde",
     "exact_solutions",
     "linear_regression_path",
+    "benign_oscillation",
     "sweeps",
 )
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before

@@ -25,6 +25,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("sweeps", []),
         ("exact_solutions", ["torch", "diffrax"]),
         ("linear_regression_path", ["threadpoolctl"]),
+        ("benign_oscillation", ["torch"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):
