@@ -80,7 +80,7 @@ def test_only_controls_need_control_experiments(results):
 def test_quantities_lie_along_the_steps(results):
     for one in STUDY.quantities(SETTINGS):
         measured = one.measure(SETTINGS, results)
-        assert measured["strong_step"].values.tolist() == list(SETTINGS.strong_steps)
+        assert measured["strong_steps"].values.tolist() == list(SETTINGS.strong_steps)
         assert np.isfinite(measured["estimate"].values).all()
 
 

@@ -34,8 +34,8 @@ def _over_steps(settings: Settings, measure: Callable[[float], Estimate | float]
     """Values ``measure(strong step)``, a prediction or (estimate, low, high), as a dataset over the strong step."""
     values = np.array([measure(step) for step in settings.strong_steps], np.float64)
     ends = {"estimate": values} if values.ndim == 1 else dict(zip(("estimate", "low", "high"), values.T, strict=True))
-    coordinates = {"strong_step": list(settings.strong_steps)}
-    return xr.Dataset({name: (("strong_step",), array) for name, array in ends.items()}, coordinates)
+    coordinates = {"strong_steps": list(settings.strong_steps)}
+    return xr.Dataset({name: (("strong_steps",), array) for name, array in ends.items()}, coordinates)
 
 
 def accuracy(settings: Settings, results: Results) -> xr.Dataset:
