@@ -20,6 +20,7 @@ NAMES = (
     "linear_regression_path",
     "label_noise_training",
     "tangent_kernel",
+    "benign_oscillation",
     "sweeps",
     "curvature",
 )

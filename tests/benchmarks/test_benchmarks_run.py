@@ -28,6 +28,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("label_noise_training", ["torch"]),
         ("curvature", ["torch"]),
         ("tangent_kernel", ["torch"]),
+        ("benign_oscillation", ["torch"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):

@@ -1,0 +1,1 @@
+"""Parts of the study `benign-oscillation`, one module for each subject."""
