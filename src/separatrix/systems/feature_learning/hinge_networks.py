@@ -78,7 +78,7 @@ class DenseNetwork:
     Attributes
     ----------
     hidden_layers
-        D, at least 1.
+        D; without any it is a perceptron, ``f = w . x / sqrt(d)``.
     width
         h.
     """
@@ -87,9 +87,9 @@ class DenseNetwork:
     width: int
 
     def __post_init__(self) -> None:
-        if self.hidden_layers < 1 or self.width < 1:
+        if self.hidden_layers < 0 or self.width < 1:
             raise ValueError(
-                f"hidden_layers and width must be at least 1, got {self.hidden_layers} and {self.width}"
+                f"hidden_layers must be at least 0 and width at least 1, got {self.hidden_layers} and {self.width}"
             )
 
     def start(self, keys: Keys, inputs: int) -> Weights:
@@ -102,8 +102,8 @@ class DenseNetwork:
         seen = [x]
         for w in weights[:-1]:
             seen.append(jax.nn.relu(seen[-1] @ w * (2 / w.shape[1]) ** 0.5))
-        output = (seen[-1] @ weights[-1])[..., 0] * self.width**-0.5
-        return seen, Answer(output, jnp.any(seen[-1] > 0, axis=2))
+        output = (seen[-1] @ weights[-1])[..., 0] * weights[-1].shape[1] ** -0.5
+        return seen, Answer(output, jnp.any(seen[-1] != 0, axis=2))
 
     def outputs(self, weights: Weights, x: Float[Array, "n b d"]) -> Answer:
         """Output for every sample, and whether its gradient is not zero."""
@@ -112,7 +112,7 @@ class DenseNetwork:
     def step(self, weights: Weights, x: Float[Array, "n b d"], respond: Response) -> tuple[Weights, Answer]:
         """``w + sum_b respond(f)_b grad f(x_b)`` and the answer at w."""
         seen, answer = self._forward(weights, x)
-        error = respond(answer.output)[..., None] * self.width**-0.5
+        error = respond(answer.output)[..., None] * weights[-1].shape[1] ** -0.5
         updated = []
         for layer in range(len(weights) - 1, -1, -1):
             w = weights[layer]
@@ -143,9 +143,7 @@ class ConvolutionalNetwork:
 
     def __post_init__(self) -> None:
         if self.hidden_layers < 1 or self.width < 1:
-            raise ValueError(
-                f"hidden_layers and width must be at least 1, got {self.hidden_layers} and {self.width}"
-            )
+            raise ValueError(f"hidden_layers and width must be at least 1, got {self.hidden_layers} and {self.width}")
 
     def start(self, keys: Keys, inputs: int) -> Weights:
         """Random weights, one network for each key.

@@ -143,7 +143,8 @@ class HingeTraining:
 
     def observe(self, state: State, keys: Keys, arguments: Arguments) -> dict[str, Array]:
         """Test error, relative change of the weights ``|w - w_0| / |w_0|``, their norm at the end and the start, whether
-        all training samples are ``fitted``."""
+        all training samples are ``fitted``.
+        """
         del keys
         weights, initial = state["weights"], self._initial_weights(arguments)
         rows = arguments["test_rows"][arguments["data_set"]]

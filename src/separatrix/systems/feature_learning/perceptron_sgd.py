@@ -5,86 +5,122 @@ adds ``T y x / sqrt(d)`` for every unfitted sample of the batch; a batch without
 Geiger, Wyart 2023 (arXiv 2301.13703), the perceptron.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from scipy import special
 
 from separatrix.engines.counter_normals import Keys, normals
 from separatrix.engines.ensemble import Arguments, State, noise_block
 from separatrix.engines.minibatches import sample_numbers
 from separatrix.engines.stopping_ensemble import Progress
+from separatrix.systems.feature_learning.perceptron_theory import boundary_quantile
 
-_PERPENDICULAR, _DISTANCE = 0, 1  # streams of random numbers
+_TABLE_END, _TABLE_SIZE = 7.0, 4096  # normal numbers covered by a table of quantiles, and its entries
 _TEST_BLOCK = 128  # samples whose fit is tested at once
+
+
+def quantile_table(law: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, " k"]:
+    """Table that turns standard normal numbers into those of another positive law; see :func:`look_up`.
+
+    ``law`` gives the quantile of a probability. Logarithms are stored, at equidistant normal numbers: they are smooth in
+    both tails, where a table of quantiles over probabilities is not.
+    """
+    z = np.linspace(-_TABLE_END, _TABLE_END, _TABLE_SIZE)
+    return np.log(law(special.ndtr(z)))
+
+
+def look_up(table: Float[Array, " k"], z: Array) -> Array:
+    """Numbers of the law of a table from standard normal ones; relative error below 1e-5 and that of the dtype."""
+    place = (z + _TABLE_END) * ((_TABLE_SIZE - 1) / (2 * _TABLE_END))
+    left = jnp.clip(place.astype(jnp.int32), 0, _TABLE_SIZE - 2)
+    share = place - left.astype(z.dtype)
+    return jnp.exp((1 - share) * table[left] + share * table[left + 1])
 
 
 @dataclass(frozen=True)
 class OnlinePerceptron:
     """SGD on fresh samples of the depleted-sign task (a :class:`separatrix.engines.ensemble.Step`).
 
-    State ``{"signal": (n,), "perpendicular": (d - 1, n)}``; arguments ``temperature`` and ``margin``. Labels are folded
-    into the inputs: ``y x`` has the first component ``|x_1|`` and Gaussian others.
+    State ``{"signal": (n,), "noise": (n,)}``, that is ``w_1`` and ``R = |w_perp|``: since the other inputs are Gaussian,
+    these two are a Markov chain of their own. A sample has the component z along ``w_perp`` and a Gaussian vector across
+    it, in ``d - 2`` dimensions; of several unfitted samples the latter add up to a length of a known law. This is SGD
+    itself, not an approximation, at a cost that does not depend on d.
+
+    Arguments: ``temperature``, ``margin`` and the tables of :func:`online_tables`.
 
     Attributes
     ----------
     dimension
-        d, at least 2.
+        d, at least 3.
     batch_size
         B.
-    chi
-        Exponent of the depletion, an integer of at least 0: ``|x_1|`` is then the length of ``1 + chi`` Gaussian numbers.
     """
 
     dimension: int
     batch_size: int
-    chi: int
 
     def __post_init__(self) -> None:
-        if self.dimension < 2 or self.batch_size < 1 or self.chi < 0:
+        if self.dimension < 3 or self.batch_size < 1:
             raise ValueError(
-                f"dimension must be at least 2, batch_size at least 1 and chi at least 0, got {self.dimension}, "
-                f"{self.batch_size} and {self.chi}"
+                f"dimension must be at least 3 and batch_size at least 1, got {self.dimension} and {self.batch_size}"
             )
 
     @property
     def block(self) -> int:
         """Steps drawn together."""
-        return noise_block(self.batch_size * (self.dimension + self.chi))
+        return noise_block(2 * self.batch_size + 1)
 
-    def draw(self, keys: Keys, block: Array) -> dict[str, Array]:
-        """Perpendicular inputs ``(block, d - 1, B, n)`` and distances ``(block, B, n)``."""
-        shape = (self.block, self.dimension - 1, self.batch_size, -1)
-        across = normals(keys, block, int(np.prod(shape[:3])), stream=_PERPENDICULAR).reshape(shape)
-        shape = (self.block, self.chi + 1, self.batch_size, -1)
-        along = normals(keys, block, int(np.prod(shape[:3])), stream=_DISTANCE).reshape(shape)
-        return {"perpendicular": across, "distance": jnp.sqrt(jnp.sum(along**2, axis=1))}
+    def draw(self, keys: Keys, block: Array) -> Array:
+        """For each sample its distance and its component along the noise, and a length across: ``(block, 2 B + 1, n)``."""
+        rows = 2 * self.batch_size + 1
+        return normals(keys, block, self.block * rows).reshape(self.block, rows, -1)
 
-    def __call__(self, state: State, noise: dict[str, Array], t: Array, arguments: Arguments) -> State:
+    def __call__(self, state: State, noise: Array, t: Array, arguments: Arguments) -> State:
         """One step."""
         del t
-        signal, across = state["signal"], state["perpendicular"]
-        root = jnp.sqrt(jnp.asarray(self.dimension, signal.dtype))
-        x, r = noise["perpendicular"].astype(signal.dtype), noise["distance"].astype(signal.dtype)
-        output = (signal * r + jnp.sum(across[:, None] * x, axis=0)) / root
-        kick = arguments["temperature"] / root * (output < arguments["margin"])
+        signal, length, B = state["signal"], state["noise"], self.batch_size
+        cast = lambda value: jnp.asarray(value, signal.dtype)  # noqa: E731
+        drawn = noise.astype(signal.dtype)
+        r, z = look_up(cast(arguments["distance_table"]), drawn[:B]), drawn[B : 2 * B]
+        across = look_up(cast(arguments["length_table"]), drawn[2 * B])
+        root = cast(self.dimension**0.5)
+        unfitted = ((signal * r + length * z) / root < cast(arguments["margin"])).astype(signal.dtype)
+        kick = cast(arguments["temperature"]) / root
+        along = length + kick * jnp.sum(unfitted * z, axis=0)
         return {
-            "signal": signal + jnp.sum(kick * r, axis=0),
-            "perpendicular": across + jnp.sum(kick * x, axis=1),
+            "signal": signal + kick * jnp.sum(unfitted * r, axis=0),
+            "noise": jnp.sqrt(along**2 + (kick * across) ** 2 * jnp.sum(unfitted, axis=0)),
         }
 
 
-def online_state(members: int, dimension: int, dtype: str = "float32") -> State:
+def online_tables(dimension: int, chi: float) -> dict[str, Float[np.ndarray, " k"]]:
+    """Tables of the distance ``|x_1|`` and of the length of a Gaussian vector in ``d - 2`` dimensions.
+
+    Raises
+    ------
+    ValueError
+        If chi is not above -1.
+    """
+    return {
+        "distance_table": quantile_table(lambda u: boundary_quantile(u, chi)),
+        "length_table": quantile_table(lambda u: np.sqrt(2 * special.gammaincinv((dimension - 2) / 2, u))),
+    }
+
+
+def online_state(members: int, dtype: str = "float32") -> State:
     """All members at the start, ``w = 0``."""
-    return {"signal": np.zeros(members, dtype), "perpendicular": np.zeros((dimension - 1, members), dtype)}
+    return {"signal": np.zeros(members, dtype), "noise": np.zeros(members, dtype)}
 
 
-def observe_order_parameters(state: State, arguments: Arguments) -> dict[str, Array]:
+def order_parameters_of(state: State, arguments: Arguments) -> dict[str, Array]:
     """Signal and noise of every member, ``(n,)`` each."""
     del arguments
-    return {"signal": state["signal"], "noise": jnp.sqrt(jnp.sum(state["perpendicular"] ** 2, axis=0))}
+    return {"signal": state["signal"], "noise": state["noise"]}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ _STEP = 0.02  # of the quadrature in log r; its error falls exponentially in 1 /
 _DECADES = 40.0  # the quadrature begins where the mass below is exp(-40) of that below 1 / lambda
 _REACH = 9.0  # standard deviations of r beyond its typical size at which it ends
 
+_SHARP = 8.0  # margin over noise from which on the average over the noise is the one that is smooth
+_Z, _Z_WEIGHTS = np.polynomial.hermite_e.hermegauss(48)
+_Z, _Z_WEIGHTS = _Z[np.abs(_Z) < _SHARP], _Z_WEIGHTS[np.abs(_Z) < _SHARP] / np.sqrt(2 * np.pi)
+
 Number = Float[np.ndarray, "..."] | float
 
 
@@ -129,14 +133,41 @@ def drift(signal: Number, noise: Number, dimension: int, chi: float, margin: flo
     """
     _check_boundary(chi)
     signal, noise = np.broadcast_arrays(np.asarray(signal, np.float64), np.asarray(noise, np.float64))
-    # A perceptron without noise decides sharply: the limit R -> 0, where the density of the noise at c_r vanishes.
-    spread = np.maximum(noise, 1e-12 * (1 + signal))
-    r, weights = _quadrature(signal / spread, chi)
-    c = (margin * np.sqrt(dimension) - signal[..., None] * r) / spread[..., None]
+    reach = margin * np.sqrt(dimension)
+    quiet = noise * _SHARP < reach
+    loud = Drift(*(np.zeros(signal.shape) for _ in Drift._fields))
+    if not quiet.all():
+        loud = _over_distances(np.where(quiet, 0.0, signal), np.where(quiet, 1.0, noise), reach, chi)
+    if not quiet.any():
+        return loud
+    sharp = _over_noise(signal, np.where(quiet, noise, 0.0), reach, chi)
+    return Drift(*(np.where(quiet, a, b) for a, b in zip(sharp, loud, strict=True)))
+
+
+def _over_distances(signal: np.ndarray, noise: np.ndarray, reach: float, chi: float) -> Drift:
+    """Averages over the noise in closed form, over distances by quadrature."""
+    r, weights = _quadrature(signal / noise, chi)
+    c = (reach - signal[..., None] * r) / noise[..., None]
     inside = special.ndtr(c)
     density = np.exp(-(c**2) / 2) / np.sqrt(2 * np.pi)
     mean = lambda values: np.sum(weights * values, axis=-1)  # noqa: E731
     return Drift(mean(inside), mean(r * inside), -mean(density))
+
+
+def _over_noise(signal: np.ndarray, noise: np.ndarray, reach: float, chi: float) -> Drift:
+    """Averages over distances in closed form, over the noise by quadrature.
+
+    For noise far below the margin, where a sample's distance decides almost sharply whether it is fitted.
+    """
+    with np.errstate(divide="ignore"):
+        edge = (reach - noise[..., None] * _Z) / signal[..., None]
+    half = edge**2 / 2
+    inside = special.gammainc((1 + chi) / 2, half)
+    mean_distance = np.sqrt(2) * special.gamma((2 + chi) / 2) / special.gamma((1 + chi) / 2)
+    return Drift(
+        inside @ _Z_WEIGHTS, mean_distance * (special.gammainc((2 + chi) / 2, half) @ _Z_WEIGHTS),
+        inside @ (_Z * _Z_WEIGHTS),
+    )  # fmt: skip
 
 
 def asymptotic_drift(ratio: Number, chi: float) -> Drift:
