@@ -1,9 +1,9 @@
 """Power laws from samples of independent members, some of which may be censored: fits, checks, crossings, collapses.
 
-The model is a straight line in logarithms, ``log y = a + b log x + s z`` with Gaussian z: ``y`` is described by geometric means,
-as it should be where a few extreme members would rule an arithmetic one. A member that was given up at its cap is
-known to lie above it; the fit maximises the likelihood of that (Tobin 1958), so that the slow members are neither dropped
-nor taken for finished. Without censored members it is least squares.
+The model is a straight line in logarithms, ``log y = a + b log x + s z`` with Gaussian z: ``y`` is described by
+geometric means, as it should be where a few extreme members would rule an arithmetic one. A member that was given up
+at its cap is known to lie above it; the fit maximises the likelihood of that (Tobin 1958), so that the slow members
+are neither dropped nor taken for finished. Without censored members it is least squares.
 """
 
 from collections.abc import Sequence
@@ -77,8 +77,8 @@ def power_law(
     Raises
     ------
     ValueError
-        If there are fewer than two x, x or samples are not positive, a sample has fewer than two members, all members at
-        some x are censored, or paired samples differ in number.
+        If there are fewer than two x, x or samples are not positive, a sample has fewer than two members, all members
+        at some x are censored, or paired samples differ in number.
     """
     x = np.asarray(x, np.float64)
     y = [np.asarray(sample, np.float64) for sample in samples]
@@ -185,7 +185,9 @@ def _log_likelihood(design: np.ndarray, y: np.ndarray, censored: np.ndarray) -> 
 
 
 def _lack_of_fit(line: np.ndarray, free: np.ndarray, y: np.ndarray, censored: np.ndarray) -> float:
-    """p-value of the line against free means: the F test of lack of fit, or with censored members the likelihood ratio."""
+    """p-value of the line against free means: the F test of lack of fit, or with censored members the likelihood
+    ratio.
+    """
     spare = free.shape[1] - 2
     if spare < 1:
         return float("nan")

@@ -5,10 +5,10 @@ the members wait in a queue for a lane of a vector unit. All occupied lanes adva
 then the members that have come to rest are recorded and taken out of their lanes, and the next ones put in. None waits
 for the slowest beyond one chunk, and only the very last members leave lanes empty.
 
-A member is at rest when no noise could move it any more (every gradient is exactly zero, say). The time that is reported
-is the step of its *last move*, which does not depend on when the chunk ended in which this was noticed. Its random numbers
-depend on its own key and step alone, and the number of lanes is part of the program, so that a member ends with the same
-bits whatever its neighbours, the chunks, the devices or the split of the ensemble.
+A member is at rest when no noise could move it any more (every gradient is exactly zero, say). The time that is
+reported is the step of its *last move*, which does not depend on when the chunk ended in which this was noticed. Its
+random numbers depend on its own key and step alone, and the number of lanes is part of the program, so that a member
+ends with the same bits whatever its neighbours, the chunks, the devices or the split of the ensemble.
 """
 
 import hashlib
@@ -97,8 +97,8 @@ class Stopped(NamedTuple):
     outcome
         ``(n,)`` int8: :data:`SETTLED`, :data:`CENSORED` or :data:`DIVERGED`.
     steps
-        ``(n,)`` int64: the step of the last move of a settled member, counted from 1 (0: it never moved); the steps done
-        by a censored one, at least its cap; the first step of a diverged one that saw a number that is not finite.
+        ``(n,)`` int64: the step of the last move of a settled member, counted from 1 (0: it never moved); the steps
+        done by a censored one, at least its cap; the first step of a diverged one that saw a number that is not finite.
     records
         What was observed at the end, ``(n, ...)`` each.
     """

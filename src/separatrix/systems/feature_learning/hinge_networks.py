@@ -1,10 +1,11 @@
 """Networks with one output in the tangent-kernel (NTK) parametrisation, many of them side by side.
 
-Weights are standard Gaussian; each layer sends its input ``a`` to ``relu(W a sqrt(2 / fan_in))``, so that activations keep
-a second moment of one, and the output is ``w . a / sqrt(width)``; no biases. Source: the group's training code for
+Weights are standard Gaussian; each layer sends its input ``a`` to ``relu(W a sqrt(2 / fan_in))``, so that activations
+keep a second moment of one, and the output is ``w . a / sqrt(width)``; no biases. Source: the group's training code for
 Sclocchi, Geiger, Wyart 2023 (arXiv 2301.13703); the convolutional network is a smaller one.
 
-Arrays have the networks along the first axis: weights ``(n, fan_in, fan_out)``, inputs ``(n, b, d)``, outputs ``(n, b)``.
+Arrays have the networks along the first axis: weights ``(n, fan_in, fan_out)``, inputs ``(n, b, d)``, outputs ``(n,
+b)``.
 """
 
 from collections.abc import Callable
@@ -32,8 +33,8 @@ class Answer(NamedTuple):
     output
         ``(n, b)``.
     responsive
-        ``(n, b)``: whether any unit of the last hidden layer is active. If none is, the gradient of the output is exactly
-        zero: the sample cannot be learned any more.
+        ``(n, b)``: whether any unit of the last hidden layer is active. If none is, the gradient of the output is
+        exactly zero: the sample cannot be learned any more.
     """
 
     output: Float[Array, "n b"]

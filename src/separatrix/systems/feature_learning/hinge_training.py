@@ -1,9 +1,9 @@
 """Networks trained by SGD with the hinge loss until every training sample is fitted.
 
-The function that learns is ``F = f(w, x) - f(w_0, x)``: the initial output is subtracted on training and test samples alike.
-Loss per sample ``(1 / alpha - y F)_+``, so that a large alpha asks for a small change of the output (the lazy regime) and a
-small one for features. A step of temperature ``T = learning rate / batch size`` adds ``T y grad f`` for every unfitted sample
-of the batch. Source: Sclocchi, Geiger, Wyart 2023 (arXiv 2301.13703).
+The function that learns is ``F = f(w, x) - f(w_0, x)``: the initial output is subtracted on training and test samples
+alike. Loss per sample ``(1 / alpha - y F)_+``, so that a large alpha asks for a small change of the output (the lazy
+regime) and a small one for features. A step of temperature ``T = learning rate / batch size`` adds ``T y grad f`` for
+every unfitted sample of the batch. Source: Sclocchi, Geiger, Wyart 2023 (arXiv 2301.13703).
 """
 
 from dataclasses import dataclass
@@ -142,8 +142,8 @@ class HingeTraining:
         )
 
     def observe(self, state: State, keys: Keys, arguments: Arguments) -> dict[str, Array]:
-        """Test error, relative change of the weights ``|w - w_0| / |w_0|``, their norm at the end and the start, whether
-        all training samples are ``fitted``.
+        """Test error, relative change of the weights ``|w - w_0| / |w_0|``, their norm at the end and the start,
+        whether all training samples are ``fitted``.
         """
         del keys
         weights, initial = state["weights"], self._initial_weights(arguments)

@@ -1,8 +1,8 @@
 """The perceptron under SGD with the hinge loss: on fresh samples for ever, and on P samples until all are fitted.
 
-``f = w . x / sqrt(d)``, loss ``(m - y f)_+`` per sample, ``w_0 = 0``. A step of temperature ``T = learning rate / batch size``
-adds ``T y x / sqrt(d)`` for every unfitted sample of the batch; a batch without one changes nothing. Source: Sclocchi,
-Geiger, Wyart 2023 (arXiv 2301.13703), the perceptron.
+``f = w . x / sqrt(d)``, loss ``(m - y f)_+`` per sample, ``w_0 = 0``. A step of temperature ``T = learning rate /
+batch size`` adds ``T y x / sqrt(d)`` for every unfitted sample of the batch; a batch without one changes nothing.
+Source: Sclocchi, Geiger, Wyart 2023 (arXiv 2301.13703), the perceptron.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ _TEST_BLOCK = 128  # samples whose fit is tested at once
 def quantile_table(law: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, " k"]:
     """Table that turns standard normal numbers into those of another positive law; see :func:`look_up`.
 
-    ``law`` gives the quantile of a probability. Logarithms are stored, at equidistant normal numbers: they are smooth in
-    both tails, where a table of quantiles over probabilities is not.
+    ``law`` gives the quantile of a probability. Logarithms are stored, at equidistant normal numbers: they are smooth
+    in both tails, where a table of quantiles over probabilities is not.
     """
     z = np.linspace(-_TABLE_END, _TABLE_END, _TABLE_SIZE)
     return np.log(law(special.ndtr(z)))
@@ -46,10 +46,10 @@ def look_up(table: Float[Array, " k"], z: Array) -> Array:
 class OnlinePerceptron:
     """SGD on fresh samples of the depleted-sign task (a :class:`separatrix.engines.ensemble.Step`).
 
-    State ``{"signal": (n,), "noise": (n,)}``, that is ``w_1`` and ``R = |w_perp|``: since the other inputs are Gaussian,
-    these two are a Markov chain of their own. A sample has the component z along ``w_perp`` and a Gaussian vector across
-    it, in ``d - 2`` dimensions; of several unfitted samples the latter add up to a length of a known law. This is SGD
-    itself, not an approximation, at a cost that does not depend on d.
+    State ``{"signal": (n,), "noise": (n,)}``, that is ``w_1`` and ``R = |w_perp|``: since the other inputs are
+    Gaussian, these two are a Markov chain of their own. A sample has the component z along ``w_perp`` and a Gaussian
+    vector across it, in ``d - 2`` dimensions; of several unfitted samples the latter add up to a length of a known
+    law. This is SGD itself, not an approximation, at a cost that does not depend on d.
 
     Arguments: ``temperature``, ``margin`` and the tables of :func:`online_tables`.
 
@@ -76,7 +76,9 @@ class OnlinePerceptron:
         return noise_block(2 * self.batch_size + 1)
 
     def draw(self, keys: Keys, block: Array) -> Array:
-        """For each sample its distance and its component along the noise, and a length across: ``(block, 2 B + 1, n)``."""
+        """For each sample its distance and its component along the noise, and a length across: ``(block, 2 B + 1,
+        n)``.
+        """
         rows = 2 * self.batch_size + 1
         return normals(keys, block, self.block * rows).reshape(self.block, rows, -1)
 
@@ -127,8 +129,8 @@ def order_parameters_of(state: State, arguments: Arguments) -> dict[str, Array]:
 class StoppedPerceptron:
     """SGD on P samples until all are fitted (a :class:`separatrix.engines.stopping_ensemble.StoppedIteration`).
 
-    State: weights ``(n, d)``. Shared argument ``samples``, ``(sets, P, d)`` float32: data sets as ``y x / sqrt(d)``. Own
-    arguments: ``data_set`` (int32), ``temperature`` and ``margin`` (float32).
+    State: weights ``(n, d)``. Shared argument ``samples``, ``(sets, P, d)`` float32: data sets as ``y x / sqrt(d)``.
+    Own arguments: ``data_set`` (int32), ``temperature`` and ``margin`` (float32).
 
     Late in training almost every batch is fitted and changes nothing. An iteration therefore looks at the batches of
     ``lookahead`` steps together, takes the step of the first that holds an unfitted sample and forgets the rest, which

@@ -1,10 +1,10 @@
 """A perceptron under SGD with the hinge loss, on data that are depleted at the decision boundary: what theory says.
 
-Data ``x = (x_1, x_perp)`` in d dimensions with ``y = sign(x_1)``; ``x_perp`` is standard Gaussian and ``|x_1|`` has the
-density ``c r^chi exp(-r^2 / 2)``, chi > -1 (chi = 0: Gaussian). The perceptron ``f = w . x / sqrt(d)`` pays ``(m - y f)_+``
-per sample. Its state is the *signal* ``w_1``, the *noise* ``R = |w_perp|`` and their ratio ``lambda = w_1 / R``; time is
-learning rate times steps, the temperature ``T`` is learning rate over batch size. With ``c_r = (m sqrt(d) - w_1 r) / R``
-a sample at distance r is unfitted with probability ``Phi(c_r)``.
+Data ``x = (x_1, x_perp)`` in d dimensions with ``y = sign(x_1)``; ``x_perp`` is standard Gaussian and ``|x_1|`` has
+the density ``c r^chi exp(-r^2 / 2)``, chi > -1 (chi = 0: Gaussian). The perceptron ``f = w . x / sqrt(d)`` pays ``(m -
+y f)_+`` per sample. Its state is the *signal* ``w_1``, the *noise* ``R = |w_perp|`` and their ratio ``lambda = w_1 /
+R``; time is learning rate times steps, the temperature ``T`` is learning rate over batch size. With ``c_r = (m sqrt(d)
+- w_1 r) / R`` a sample at distance r is unfitted with probability ``Phi(c_r)``.
 
 Source: Sclocchi, Geiger, Wyart 2023 (arXiv 2301.13703) for the setting and the exponents; drift, noise and asymptotics
 are derived here.
@@ -99,8 +99,8 @@ def boundary_quantile(u: Float[np.ndarray, "..."], chi: float) -> Float[np.ndarr
 def _quadrature(ratio: Number, chi: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of ``E_r``, along a new last axis: the trapezoidal rule in log r.
 
-    Equidistant quantiles would leave few nodes where it matters, at ``r ~ 1 / lambda``; in log r the integrand is smooth
-    on a scale of one and vanishes at both ends.
+    Equidistant quantiles would leave few nodes where it matters, at ``r ~ 1 / lambda``; in log r the integrand is
+    smooth on a scale of one and vanishes at both ends.
     """
     ratio = np.asarray(ratio, np.float64)
     first = -np.log(np.maximum(ratio, 1.0)) - _DECADES / (1 + chi)
@@ -192,8 +192,8 @@ def order_parameters(
 ) -> Path:
     """Signal and noise of online SGD at small steps, to leading order in 1/d.
 
-    ``dw_1/dt = g_1 / sqrt(d)``, ``dR/dt = g_perp / sqrt(d) + T (d - 2) n / (2 d R)``: the last term is what SGD's noise of
-    covariance ``T n / d`` adds to a length (Ito). Integrated for ``R^2``, which is smooth at zero.
+    ``dw_1/dt = g_1 / sqrt(d)``, ``dR/dt = g_perp / sqrt(d) + T (d - 2) n / (2 d R)``: the last term is what SGD's noise
+    of covariance ``T n / d`` adds to a length (Ito). Integrated for ``R^2``, which is smooth at zero.
 
     Parameters
     ----------
@@ -256,9 +256,9 @@ def late_signal(time: Number, temperature: float, dimension: int, chi: float) ->
 def exponents(chi: float) -> Exponents:
     """Powers in T and P once the noise of SGD rules: ``b = 1 + 2/(1+chi)``, ``gamma = 1/(1+chi)``, ``delta = 1``.
 
-    All P samples are fitted when ``P n(lambda) ~ 1``, so ``lambda* ~ P^{1/(1+chi)}``; the noise is proportional to T, and
-    the time follows from the growth of the signal. ``T_c``, where ``|Delta w|`` reaches a fixed size, falls with the power
-    ``a = gamma / delta``.
+    All P samples are fitted when ``P n(lambda) ~ 1``, so ``lambda* ~ P^{1/(1+chi)}``; the noise is proportional to T,
+    and the time follows from the growth of the signal. ``T_c``, where ``|Delta w|`` reaches a fixed size, falls with
+    the power ``a = gamma / delta``.
 
     Raises
     ------
@@ -308,9 +308,9 @@ test_error.__test__ = False  # its name is the field's, not that of a test  # py
 def feature_exponent(hidden_layers: int) -> float:
     """``k = (D - 1) / (D + 1)``: in the feature regime the noise of SGD matters from ``T ~ alpha^k`` on.
 
-    A network of D hidden layers is homogeneous of degree ``D + 1``, so its weights end at ``omega = alpha^{-1/(D+1)}``; its
-    gradient is ``omega^D``, its training time ``omega^{1-D}``, and the displacement ``sqrt(T t) omega^D`` that the noise adds
-    equals omega there.
+    A network of D hidden layers is homogeneous of degree ``D + 1``, so its weights end at ``omega = alpha^{-1/(D+1)}``;
+    its gradient is ``omega^D``, its training time ``omega^{1-D}``, and the displacement ``sqrt(T t) omega^D`` that the
+    noise adds equals omega there.
 
     Raises
     ------

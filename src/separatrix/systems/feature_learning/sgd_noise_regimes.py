@@ -1,7 +1,8 @@
-"""Study: the effects of SGD noise in distinct regimes of deep learning (Sclocchi, Geiger, Wyart 2023, arXiv 2301.13703).
+"""Study: the effects of SGD noise in distinct regimes of deep learning (Sclocchi, Geiger, Wyart 2023, arXiv
+2301.13703).
 
-The argument: what is asked, what is simulated, what is claimed and in which control each claim must fail. The parts are in
-`noise_regimes/`, one module for each subject; the mathematics stands in the other modules of this folder.
+The argument: what is asked, what is simulated, what is claimed and in which control each claim must fail. The parts are
+in `noise_regimes/`, one module for each subject; the mathematics stands in the other modules of this folder.
 """
 
 from separatrix.lab import Claim, Experiment, Study
@@ -29,13 +30,13 @@ from separatrix.systems.feature_learning.noise_regimes.phase import opposite_eff
 from separatrix.systems.feature_learning.noise_regimes.quantities import quantities
 from separatrix.systems.feature_learning.noise_regimes.settings import Settings, check, densities, input_files
 
-QUESTION = """A network is trained by SGD with the hinge loss until every sample is fitted. At small steps the noise has one
-knob, the temperature T, learning rate over batch size; the scale alpha of the output decides whether the network is lazy or
-learns features. When does the noise change the trained network, and in which direction? A perceptron explains it: noise adds
-useless weight, so the informative weight must grow until even the samples nearest to the boundary are fitted. Training time
-and weights should then be power laws of T and of the number of samples P, with exponents set by how many data lie near the
-boundary; a lazy network should leave its regime at a temperature that falls with P; and a network that learns features
-should feel the noise from a power of alpha on."""
+QUESTION = """A network is trained by SGD with the hinge loss until every sample is fitted. At small steps the noise has
+one knob, the temperature T, learning rate over batch size; the scale alpha of the output decides whether the network is
+lazy or learns features. When does the noise change the trained network, and in which direction? A perceptron explains
+it: noise adds useless weight, so the informative weight must grow until even the samples nearest to the boundary are
+fitted. Training time and weights should then be power laws of T and of the number of samples P, with exponents set by
+how many data lie near the boundary; a lazy network should leave its regime at a temperature that falls with P; and a
+network that learns features should feel the noise from a power of alpha on."""
 
 
 def experiments(settings: Settings) -> list[Experiment]:
@@ -173,12 +174,12 @@ def claims(settings: Settings) -> list[Claim]:
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
     text = (
-        "Loss (1/alpha - y F)_+ per sample, F the change of the output; training time t* is learning rate times steps until "
-        "every sample is fitted, at the step of the last move. Times and weights are geometric means; a run given up at "
-        "its cap is censored and enters the fits as a lower bound. A fit reports the p-value of the straight line: where "
-        "it is small the exponent is still drifting, and the local exponents say which way. Intervals cover a claim's "
-        "conditions together at 95 % (Bonferroni) and are taken over independent runs. The published exponents for MNIST "
-        "and CIFAR10 could not be read, so that there is no column for them."
+        "Loss (1/alpha - y F)_+ per sample, F the change of the output; training time t* is learning rate times steps "
+        "until every sample is fitted, at the step of the last move. Times and weights are geometric means; a run "
+        "given up at its cap is censored and enters the fits as a lower bound. A fit reports the p-value of the "
+        "straight line: where it is small the exponent is still drifting, and the local exponents say which way. "
+        "Intervals cover a claim's conditions together at 95 % (Bonferroni) and are taken over independent runs. The "
+        "published exponents for MNIST and CIFAR10 could not be read, so that there is no column for them."
     )
     if settings.data == "sign":
         return text

@@ -28,7 +28,8 @@ def feature_experiments(settings: Settings) -> list[Experiment]:
         temperatures = np.tile(RATIOS, len(settings.feature_alphas)) * alphas**k
         sets = partial(sign_sets, settings.seed, 40 + depth, settings.feature_runs, settings.feature_samples,
                        settings.test_samples, settings.network_dimension, settings.chi)  # fmt: skip
-        # The time of gradient flow is about 900, 60 and 27 at one, two and three hidden layers, of the order of w^{1-D}.
+        # The time of gradient flow is about 900, 60 and 27 at one, two and three hidden layers, of the order of
+        # w^{1-D}.
         flow = {1: 900.0, 2: 65.0}.get(depth, 27.0)
         steps = flow / (temperatures * settings.network_batch) + 100
         experiments.append(

@@ -27,32 +27,33 @@ def figures(settings: Settings) -> list[Figure]:
     """All figures, in the order of the argument."""
     return [
         Figure("trajectories", "Signal and noise of a perceptron on fresh samples",
-               "Mean over runs (dots) and the equations of the order parameters (lines), on the left in time, on the right "
-               "in the plane of the two. Dotted: the noise R_inf at which it should settle and the power 1/(chi + 3) of "
-               "time.", draw_trajectories),
+               "Mean over runs (dots) and the equations of the order parameters (lines), on the left in time, on the "
+               "right in the plane of the two. Dotted: the noise R_inf at which it should settle and the power 1/(chi "
+               "+ 3) of time.", draw_trajectories),
         Figure("crossover", "Where the noise of SGD begins to matter",
-               "Perceptron until all samples are fitted: training time, signal and noise against the temperature in units "
-               "of 1/alpha, geometric means. Vertical line: theory's crossover. Dashed: proportional to T.",
+               "Perceptron until all samples are fitted: training time, signal and noise against the temperature in "
+               "units of 1/alpha, geometric means. Vertical line: theory's crossover. Dashed: proportional to T.",
                draw_crossover),
         Figure("sizes", "Training time and signal against the number of samples",
-               "Perceptron far above the crossover, three densities of data at the boundary; dots are runs, lines the "
-               "theory's powers through the largest P. Measured slopes approach them from below, as logarithms of P do.",
+               "Perceptron far above the crossover, three densities of data at the boundary; dots are runs, lines "
+               "the theory's powers through the largest P. Measured slopes lie below them, by a logarithm of P.",
                draw_sizes),
         Figure("margins", "Margins when all samples are fitted",
                "Distribution over training samples of the margin in units of R / sqrt(d), mean over runs, in the noisy "
                "regime. The fewer data at the boundary (large chi), the fewer small margins.", draw_margins),
         Figure("lazy", "Lazy networks leave their regime",
-               "Left: change of the weights against T for several P; middle: training time, over P^b and with the change over "
-               "P^gamma of the perceptron's theory on the right. The dotted line marks a change of 30 %, which defines T_c.",
+               "Left: change of the weights against T for several P; middle: training time, over P^b and with the "
+               "change over P^gamma of the perceptron's theory on the right. The dotted line marks a change of 30 %: "
+               "T_c.",
                draw_lazy),
         Figure("collapse", "The feature regime feels the noise from alpha^k on",
-               "Final norm of the weights over that without noise against T over alpha^k, one panel for each depth, medians "
-               "over runs; grey band: the range in which curves of different alpha should agree. Points at which half of "
-               "the runs were lost are left out.", draw_collapse),
+               "Final norm of the weights over that without noise against T over alpha^k, one panel for each depth, "
+               "medians over runs; grey band: the range in which curves of different alpha should agree. Points at "
+               "which half of the runs were lost are left out.", draw_collapse),
         Figure("phase", "Phase diagram of the test error",
-               f"Mean test error of fitted networks over alpha and T, data: {settings.data}. White: fewer than half of the "
-               "runs fitted all samples, because they diverged, their units died, or the cap of steps came first. Lines: "
-               "T = 1/alpha (solid), alpha^k (dashed).", draw_phase),
+               f"Mean test error of fitted networks over alpha and T, data: {settings.data}. White: fewer than half "
+               "of the runs fitted all samples, because they diverged, their units died, or the cap of steps came "
+               "first. Lines: T = 1/alpha (solid), alpha^k (dashed).", draw_phase),
     ]  # fmt: skip
 
 

@@ -51,8 +51,8 @@ def invariance_experiments(settings: Settings) -> list[Experiment]:
             network_experiment(
                 settings, f"{regime}_{arm}", Conditions.grid([alpha], [temperature * cooler], runs),
                 partial(sign_sets, settings.seed, 61, runs, samples, 10, settings.network_dimension, settings.chi),
-                network, samples, settings.network_dimension, batch=factor * settings.network_batch, expected_steps=60 * (samples / 128) ** 1.3,
-                control=control,
+                network, samples, settings.network_dimension, batch=factor * settings.network_batch,
+                expected_steps=60 * (samples / 128) ** 1.3, control=control,
             )
             for regime, (network, alpha, temperature, samples) in networks.items()
         ]  # fmt: skip
@@ -61,6 +61,7 @@ def invariance_experiments(settings: Settings) -> list[Experiment]:
 
 def invariance(settings: Settings, results: Results, arm: str = "doubled") -> list[Measurement]:
     """Geometric mean ratio of the trained weights' size to that of the plain runs on the same samples."""
+    del settings
     measurements = []
     for regime in REGIMES:
         plain, other = results[f"{regime}_plain"], results[f"{regime}_{arm}"]

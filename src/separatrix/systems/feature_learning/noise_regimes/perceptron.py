@@ -68,8 +68,8 @@ def online_experiments(settings: Settings) -> list[Experiment]:
         def arguments(temperature: float = temperature, dimension: int = dimension) -> dict[str, np.ndarray]:
             tables = online_tables(dimension, settings.chi)
             return {
-                "temperature": np.float32(temperature),
-                "margin": np.float32(1.0),
+                "temperature": np.asarray(temperature, np.float32),
+                "margin": np.asarray(1.0, np.float32),
                 **{key: table.astype(np.float32) for key, table in tables.items()},
             }
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from separatrix.engines.intervals import bootstrap
 from separatrix.lab import Experiment, Measurement, Results
-from separatrix.systems.feature_learning.hinge_networks import ConvolutionalNetwork, DenseNetwork, Network
+from separatrix.systems.feature_learning.hinge_networks import ConvolutionalNetwork, DenseNetwork
 from separatrix.systems.feature_learning.noise_regimes.data import image_shape, phase_sets
 from separatrix.systems.feature_learning.noise_regimes.runs import Conditions, by_condition, network_experiment
 from separatrix.systems.feature_learning.noise_regimes.settings import Settings
@@ -16,7 +16,7 @@ from separatrix.systems.feature_learning.noise_regimes.settings import Settings
 _FITTED = 0.99
 
 
-def phase_network(settings: Settings) -> Network:
+def phase_network(settings: Settings) -> DenseNetwork | ConvolutionalNetwork:
     """Architecture of the phase diagram."""
     if settings.network == "dense":
         return DenseNetwork(settings.hidden_layers, settings.width)

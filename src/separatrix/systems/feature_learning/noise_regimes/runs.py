@@ -1,7 +1,7 @@
 """Runs that stop when all their samples are fitted, as experiments: conditions times runs, and how to read them back.
 
-The members of an experiment are its conditions (pairs of alpha and temperature), each with the same number of runs. Run r
-has the same training set and the same initial weights under all conditions, and its own batches under each.
+The members of an experiment are its conditions (pairs of alpha and temperature), each with the same number of runs. Run
+r has the same training set and the same initial weights under all conditions, and its own batches under each.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from separatrix.engines.counter_normals import member_keys
 from separatrix.engines.stopping_ensemble import CENSORED, DIVERGED, SETTLED, Stopped, StoppedIteration, StoppedLaunch
 from separatrix.lab import Experiment
-from separatrix.systems.feature_learning.hinge_networks import DenseNetwork, Network
+from separatrix.systems.feature_learning.hinge_networks import ConvolutionalNetwork, DenseNetwork
 from separatrix.systems.feature_learning.hinge_training import HingeTraining
 from separatrix.systems.feature_learning.noise_regimes.data import Arrays, once
 from separatrix.systems.feature_learning.noise_regimes.settings import Settings
@@ -110,7 +110,7 @@ def perceptron_experiment(
 
 
 def network_experiment(
-    settings: Settings, name: str, conditions: Conditions, sets: Callable[[], Arrays], network: Network, samples: int,
+    settings: Settings, name: str, conditions: Conditions, sets: Callable[[], Arrays], network: DenseNetwork | ConvolutionalNetwork, samples: int,
     inputs: int, *, expected_steps: float, batch: int | None = None, control: bool = False,
 ) -> Experiment:  # fmt: skip
     """Networks that start from random weights; ``expected_steps`` is the mean over all runs."""

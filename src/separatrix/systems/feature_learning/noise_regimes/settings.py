@@ -146,7 +146,7 @@ def _warnings(settings: Settings):
                 f"most_steps = {settings.most_steps}."
             )
         if sizes[0] < 16 * settings.dimension:
-            yield f"At chi = {chi:g} the smallest P is below 16 d: exponents there are far from their asymptotic values."
+            yield f"At chi = {chi:g} the smallest P is below 16 d: exponents there are not asymptotic yet."
     hot = [t for t in settings.temperatures if t >= 10]
     cold = [t for t in settings.temperatures if t <= 0.1]
     if len(hot) < 2 or len(cold) < 2:
