@@ -1,4 +1,4 @@
-"""Power laws are found with their errors, censored members neither lost nor believed, and curved data are told apart."""
+"""Power laws are found with their errors; censored members are neither lost nor believed, bent data are told apart."""
 
 import numpy as np
 import pytest

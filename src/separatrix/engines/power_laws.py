@@ -219,7 +219,7 @@ def log_crossing(x: Float[np.ndarray, " k"], y: Float[np.ndarray, "... k"], leve
     below = np.take_along_axis(side, k[..., None], -1)[..., 0]
     above = np.take_along_axis(side, k[..., None] + 1, -1)[..., 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = below / (below - above)
+        share = np.where(rises.any(axis=-1), below / (below - above), 0.0)
     return np.where(rises.any(axis=-1), np.exp(log_x[k] + share * (log_x[k + 1] - log_x[k])), np.nan)
 
 

@@ -41,20 +41,24 @@ def plain_loop(samples, batch, replacement, temperature=20.0):
     drawn = jax.jit(
         jax.vmap(lambda t: sample_numbers(keys, t, 1, batch, P, replacement=replacement)[0])
     )(np.arange(20_000, dtype=np.uint32))  # fmt: skip
+    drawn = np.asarray(drawn)
     steps, ends = [], []
     for run in range(RUNS):
         w, x = np.zeros(D, np.float32), samples[run]
-        for t, rows in enumerate(np.asarray(drawn)[:, :, run]):
+        t = 0
+        while True:
+            rows = drawn[t, :, run]
+            t += 1
             unfitted = x[rows] @ w < 1
             w = w + np.float32(temperature) * x[rows][unfitted].sum(axis=0)
             if unfitted.any() and np.all(x @ w >= 1):
                 break
-        steps.append(t + 1)
+        steps.append(t)
         ends.append(w)
     return np.array(steps), np.stack(ends)
 
 
-@pytest.mark.parametrize(("lookahead", "replacement"), [(1, True), (8, True), (8, False)])
+@pytest.mark.parametrize(("lookahead", "replacement"), [(8, True), pytest.param(3, False, marks=pytest.mark.slow)])
 def test_it_makes_the_steps_of_a_plain_loop_and_stops_with_it(lookahead, replacement):
     ended, samples = train(lookahead, replacement=replacement)
     steps, weights = plain_loop(samples, 4, replacement)
@@ -110,7 +114,7 @@ def online(runs, steps, temperature, batch, chi, dimension=D):
     return records["signal"], records["noise"]
 
 
-@pytest.mark.parametrize(("temperature", "chi"), [(0.5, 0.0), (20.0, 1.0), (20.0, 2.5)])
+@pytest.mark.parametrize(("temperature", "chi"), [(0.5, 0.0), (20.0, 2.5)])
 def test_the_chain_of_two_order_parameters_is_sgd_of_all_weights(temperature, chi):
     ours = [values[-1] for values in online(1000, [40], temperature, 3, chi)]
     plain = full_sgd(np.random.default_rng(0), 1000, 40, temperature, 3, chi)

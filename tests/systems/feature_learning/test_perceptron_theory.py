@@ -28,7 +28,8 @@ def direct(signal, noise, dimension, chi, margin):
 
 @pytest.mark.parametrize("chi", [-0.5, 0.0, 1.0, 3.0])
 @pytest.mark.parametrize(
-    ("signal", "noise", "margin"), [(3.0, 0.5, 1.0), (10.0, 0.7, 1.0), (10.0, 0.72, 1.0), (300.0, 200.0, 1.0), (4.0, 2.0, 0.0)]
+    ("signal", "noise", "margin"),
+    [(3.0, 0.5, 1.0), (10.0, 0.7, 1.0), (10.0, 0.72, 1.0), (300.0, 200.0, 1.0), (4.0, 2.0, 0.0)],
 )
 def test_averages_are_those_of_direct_integration(chi, signal, noise, margin):
     found = theory.drift(signal, noise, 32, chi, margin)

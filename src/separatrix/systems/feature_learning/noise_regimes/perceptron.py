@@ -18,7 +18,7 @@ from separatrix.systems.feature_learning.noise_regimes.runs import (
     by_condition,
     perceptron_experiment,
 )
-from separatrix.systems.feature_learning.noise_regimes.settings import Settings, densities
+from separatrix.systems.feature_learning.noise_regimes.settings import Settings, densities, density_runs
 from separatrix.systems.feature_learning.perceptron_sgd import (
     OnlinePerceptron,
     online_state,
@@ -90,14 +90,15 @@ def stopped_experiments(settings: Settings) -> list[Experiment]:
     """Perceptrons until all samples are fitted, for several densities and numbers of samples."""
     experiments = []
     for stream, (chi, sizes) in enumerate(densities(settings)):
+        runs = density_runs(settings, chi)
         for samples in sizes:
-            sets = partial(perceptron_sets, settings.seed, 10 + stream, settings.stopped_runs, samples,
+            sets = partial(perceptron_sets, settings.seed, 10 + stream, runs, samples,
                            settings.dimension, chi)  # fmt: skip
             hot = settings.temperature_over_margin
             steps = theory.stopping_time(samples, hot, settings.dimension, chi, 8.0) / (hot * settings.batch_size)
             experiments.append(
                 perceptron_experiment(
-                    settings, stopped_name(chi, samples), Conditions.grid([1.0], [hot], settings.stopped_runs), sets,
+                    settings, stopped_name(chi, samples), Conditions.grid([1.0], [hot], runs), sets,
                     samples, settings.dimension, batch=settings.batch_size, lookahead=32,
                     expected_steps=min(1.5 * steps, settings.most_steps),
                 )
@@ -246,7 +247,7 @@ def size_exponents(
             measurements.append(
                 Measurement(
                     label, fit.exponent - power, ends, accepted, excluded=censored if censored > 0.5 else 0.0,
-                    members=settings.stopped_runs,
+                    members=density_runs(settings, chi),
                     note=f"measured {fit.exponent:.3f}, theory {power:.3g}; local {_list(fit.local_exponents)}; "
                     f"straight line p = {fit.p_value:.2g}; censored {censored:.0%}",
                 )

@@ -27,7 +27,7 @@ def phase_network(settings: Settings) -> DenseNetwork | ConvolutionalNetwork:
 
 def phase_axes(settings: Settings) -> tuple[Float[np.ndarray, " a"], Float[np.ndarray, " t"]]:
     """Alphas and temperatures of the phase diagram."""
-    alphas = np.geomspace(1e-3, 1e3, settings.phase_alphas)
+    alphas = np.geomspace(1e-3, 1e2, settings.phase_alphas)
     return alphas, np.geomspace(3e-3, 30.0, settings.phase_temperatures)
 
 

@@ -110,7 +110,8 @@ def perceptron_experiment(
 
 
 def network_experiment(
-    settings: Settings, name: str, conditions: Conditions, sets: Callable[[], Arrays], network: DenseNetwork | ConvolutionalNetwork, samples: int,
+    settings: Settings, name: str, conditions: Conditions, sets: Callable[[], Arrays],
+    network: DenseNetwork | ConvolutionalNetwork, samples: int,
     inputs: int, *, expected_steps: float, batch: int | None = None, control: bool = False,
 ) -> Experiment:  # fmt: skip
     """Networks that start from random weights; ``expected_steps`` is the mean over all runs."""

@@ -36,7 +36,9 @@ class Settings:
     depleted_samples: tuple[int, ...] = setting(
         (1024, 2048, 4096, 8192, 16384), "the same on strongly depleted data, chi = 3, increasing", low=2, high=2**23
     )
-    stopped_runs: int = setting(24, "perceptrons at each P and at each temperature", low=4, high=10**6)
+    stopped_runs: int = setting(
+        24, "perceptrons at each P and at each temperature (half at other densities)", low=4, high=10**6
+    )
     crossover_samples: int = setting(512, "training samples of the perceptron in the sweep of T", low=2, high=2**23)
     crossover_dimension: int = setting(64, "inputs of the perceptron in the sweep of T", low=4, high=4096)
     temperatures: tuple[float, ...] = setting(
@@ -60,7 +62,9 @@ class Settings:
     )
     feature_width: int = setting(64, "hidden units in the feature regime", low=2, high=2**14)
     feature_samples: int = setting(128, "training samples in the feature regime", low=2, high=2**20)
-    feature_runs: int = setting(6, "networks at each D, alpha and temperature in the feature regime", low=4, high=10**5)
+    feature_runs: int = setting(
+        10, "networks at each D, alpha and temperature in the feature regime", low=4, high=10**5
+    )
     data: str = setting(
         "sign", "data of the phase diagram: sign (the depleted-sign task), digits, fashion-mnist or a FILE.npz"
     )
@@ -69,8 +73,8 @@ class Settings:
     width: int = setting(64, "hidden units or channels in the phase diagram", low=1, high=2**14)
     network_samples: int = setting(256, "training samples in the phase diagram", low=2, high=2**20)
     test_samples: int = setting(1000, "test samples of every network", low=10, high=10**6)
-    phase_alphas: int = setting(8, "values of alpha in the phase diagram, 1e-3 to 1e3", low=2, high=200)
-    phase_temperatures: int = setting(10, "values of T in the phase diagram, 1e-3 to 30", low=2, high=200)
+    phase_alphas: int = setting(8, "values of alpha in the phase diagram, 1e-3 to 100", low=2, high=200)
+    phase_temperatures: int = setting(10, "values of T in the phase diagram, 0.003 to 30", low=2, high=200)
     phase_runs: int = setting(8, "networks at each point of the phase diagram", low=4, high=10**5)
     network_most_steps: int = setting(
         50_000, "steps after which a network that is not fitted counts as censored", low=100, high=2**31 - 1
@@ -157,6 +161,11 @@ def densities(settings: Settings) -> list[tuple[float, tuple[int, ...]]]:
     """Exponents chi of the stopped perceptrons with their numbers of samples, the main one first."""
     others = ((0.0, settings.gaussian_samples), (3.0, settings.depleted_samples))
     return [(settings.chi, settings.samples), *(one for one in others if one[0] != settings.chi)]
+
+
+def density_runs(settings: Settings, chi: float) -> int:
+    """Stopped perceptrons at each P: half as many at the densities that are there for comparison."""
+    return settings.stopped_runs if chi == settings.chi else max(settings.stopped_runs // 2, 2)
 
 
 def input_files(settings: Settings) -> list[Path]:
