@@ -42,9 +42,8 @@ def figures(settings: Settings) -> list[Figure]:
                "Distribution over training samples of the margin in units of R / sqrt(d), mean over runs, in the noisy "
                "regime. The fewer data at the boundary (large chi), the fewer small margins.", draw_margins),
         Figure("lazy", "Lazy networks leave their regime",
-               "Left: change of the weights against T for several P; middle: training time, over P^b and with the "
-               "change over P^gamma of the perceptron's theory on the right. The dotted line marks a change of 30 %: "
-               "T_c.",
+               "Left: change of the weights against T for several P; middle: training time over P^b; right: the "
+               "change over P^gamma, with the perceptron's b and gamma. The dotted line marks a change of 30 %: T_c.",
                draw_lazy),
         Figure("collapse", "The feature regime feels the noise from alpha^k on",
                "Final norm of the weights over that without noise against T over alpha^k, one panel for each depth, "
