@@ -66,7 +66,7 @@ def test_a_step_follows_the_gradient_of_the_outputs(network):
 @pytest.mark.parametrize(
     ("network", "smallest"),
     # zeros around a small image leave less than half of what a convolution sees
-    [(DenseNetwork(3, 64), 0.6), (ConvolutionalNetwork(2, 64, (4, 4)), 0.1)],
+    [(DenseNetwork(3, 64), 0.6), pytest.param(ConvolutionalNetwork(2, 64, (4, 4)), 0.1, marks=pytest.mark.slow)],
     ids=["dense", "conv"],
 )
 def test_outputs_are_of_order_one_at_the_start(network, smallest):

@@ -16,8 +16,8 @@ from separatrix.systems.feature_learning.noise_regimes.settings import densities
 from separatrix.systems.feature_learning.sgd_noise_regimes import STUDY
 
 SETTINGS = STUDY.resolve("smoke", {})
-RUN = STUDY.resolve("smoke", {"lazy_samples": (64, 128), "lazy_runs": 8, "feature_runs": 6, "online_steps": 4000})
-ONLY = ("K1", "K2", "K5", "K6", "K7", "test_error", "fitted_fraction")
+RUN = STUDY.resolve("smoke", {"lazy_samples": (64, 128), "lazy_runs": 8, "online_steps": 4000})
+ONLY = ("K1", "K2", "K5", "test_error", "fitted_fraction")
 
 
 def claim(name):
@@ -43,7 +43,6 @@ def test_claims_of_a_run_and_their_controls(finished):
     found = {one["id"]: one for one in finished.document["claims"]}
     assert {name: one["control_verdict"] for name, one in found.items()} == dict.fromkeys(found, "fails")
     assert [found[name]["verdict"] for name in ("K1", "K2", "K5")] == ["holds"] * 3
-    assert found["K7"]["verdict"] != "fails"
     for document in found.values():
         for one in [*document["measurements"], *document["control_measurements"]]:
             low, high = one["interval"]
@@ -54,7 +53,7 @@ def test_claims_of_a_run_and_their_controls(finished):
 def test_files_of_the_run(finished):
     report = (finished.folder / "report.html").read_text()
     drawn = {path.stem for path in (finished.folder / "figures").iterdir()}
-    assert {"trajectories", "lazy", "collapse"} <= drawn
+    assert {"trajectories", "lazy"} <= drawn
     assert "Lazy networks leave their regime" in report
     document = json.loads((finished.folder / "claims.json").read_text())
     quantities = {one["name"]: one for one in document["quantities"]}

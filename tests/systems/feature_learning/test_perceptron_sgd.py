@@ -122,6 +122,7 @@ def test_the_chain_of_two_order_parameters_is_sgd_of_all_weights(temperature, ch
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_small_steps_follow_the_equations():
     temperature, steps = 0.02, np.array([50, 500, 4000])
     signal, noise = online(64, steps, temperature, 1, 1.0, dimension=200)
