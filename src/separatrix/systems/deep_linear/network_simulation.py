@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from separatrix.engines.counter_normals import Keys, normals, random_words
+from separatrix.engines.counter_normals import Keys, normals
 from separatrix.engines.ensemble import Arguments, State, noise_block
 from separatrix.engines.lanes import outer_product, product, transposed_product
+from separatrix.engines.minibatches import sample_numbers
 
 _INPUT_STREAM, _LABEL_STREAM = 0, 1
 
@@ -299,20 +300,9 @@ class DatasetSGD:
 
     def draw(self, keys: Keys, block: Array) -> Array:
         """Sample numbers, ``(block, B, n)``."""
-        first, second = random_words(keys, block, _INPUT_STREAM, self.block * self.batch_size)
-        # 40 random bits taken modulo the range: the bias, below range / 2**40, is far under any statistical error.
-        words = (first.reshape(self.block, self.batch_size, -1), second.reshape(self.block, self.batch_size, -1))
-        if self.replacement:
-            return _below(words, self.samples).astype(jnp.int32)
-        chosen: list[Array] = []
-        for b in range(self.batch_size):
-            # The r-th of the samples not chosen yet, r uniform: step over the chosen ones in increasing order.
-            draw = _below((words[0][:, b], words[1][:, b]), self.samples - b).astype(jnp.int32)
-            if chosen:
-                taken = jnp.sort(jnp.stack(chosen), axis=0)
-                draw = jax.lax.fori_loop(0, b, lambda i, r, taken=taken: r + (r >= taken[i]).astype(r.dtype), draw)
-            chosen.append(draw)
-        return jnp.stack(chosen, axis=1)
+        return sample_numbers(
+            keys, block, self.block, self.batch_size, self.samples, replacement=self.replacement, stream=_INPUT_STREAM
+        )
 
     def __call__(self, state: State, noise: Array, t: Array, arguments: Arguments) -> State:
         """One SGD step."""
@@ -320,12 +310,6 @@ class DatasetSGD:
         dtype = state["weights"][0].dtype
         x, y = (jnp.moveaxis(arguments[name][noise].astype(dtype), -1, 0) for name in ("inputs", "outputs"))
         return _sgd_step(state, x, y, arguments["learning_rate"] / self.batch_size)
-
-
-def _below(words: tuple[Array, Array], limit: int) -> Array:
-    """Numbers below ``limit`` from two random words, as ``((high mod limit) 2**8 + low >> 24) mod limit``."""
-    high, low = words
-    return ((high % np.uint32(limit)) * np.uint32(256) + (low >> np.uint32(24))) % np.uint32(limit)
 
 
 def _basis(weights: Sequence[Array]) -> Array:

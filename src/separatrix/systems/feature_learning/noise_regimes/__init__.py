@@ -1,0 +1,1 @@
+"""Parts of the study `sgd-noise-regimes`, one module for each subject."""
