@@ -21,8 +21,8 @@ from separatrix.probes.operators import ProbeError, as_rows, parameter_blocks
 Leaves = tuple[Array, ...]
 Batch = Any
 
-#: Vectors of a block that are multiplied together: on a CPU a batched product is slower than as many single ones.
-_ROWS = {"cpu": 1, "gpu": 16, "tpu": 16}
+#: Vectors multiplied together, 16 if not said: on a CPU a batched product is slower than as many single ones.
+_ROWS = {"cpu": 1}
 _CHUNK_BYTES = 2**24  # per-example gradients at a time
 
 
@@ -271,7 +271,7 @@ class JaxModel:
         most = max(
             1, int(self.free_memory() / max(self._plan.needed, 1))
         )  # each vector takes about as much as the linearisation
-        step = min(_ROWS[next(iter(self._leaves[0].devices())).platform], most)
+        step = min(_ROWS.get(next(iter(self._leaves[0].devices())).platform, 16), most)
         return [rows] if len(rows) <= step else [rows[i : i + step] for i in range(0, len(rows), step)]
 
     def _sum(self, product: Callable[[Batch], Array]) -> Array:
