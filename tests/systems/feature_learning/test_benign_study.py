@@ -150,6 +150,20 @@ def test_members_that_diverge_leave_no_verdict(results):
     assert judged(accuracy.large_steps_learn(SETTINGS, everything)) == "undecided"
 
 
+@pytest.mark.parametrize("steps", [(0.8,), (1.2,), (1.7,)])
+def test_without_steps_to_compare_nothing_is_decided_by_networks(results, steps):
+    settings = STUDY.resolve("smoke", {"strong_steps": steps})
+    data = dict(results) | {"network_step0": results["network_step0"], "images_step0": results["images_step0"]}
+    for one in STUDY.claims(settings):
+        verdicts = {judged(one.measure(settings, data)), judged(one.control(settings, data))}
+        if one.id in ("L1", "L8", "L9", "L10", "L11") and steps != (1.2,):
+            assert judged(one.measure(settings, data)) == "undecided"
+        assert verdicts <= {"holds", "fails", "undecided"}
+    assert judged(accuracy.small_steps_do_not(settings, data, ())) == "undecided"
+    for figure in STUDY.figures(settings):
+        assert figure.draw(settings, data)
+
+
 def test_the_switch_is_interpolated():
     steps = np.array([0.5, 1.0, 1.5])
     assert accuracy.crossing(np.array([[0.6, 0.6, 1.0]]), steps, 0) == pytest.approx(1.25)

@@ -77,6 +77,8 @@ def small_steps_do_not(
 ) -> list[Measurement]:
     """Weak-only accuracy at small steps; training accuracy and loss at small and at large ones."""
     steps = settings.small if steps is None else steps
+    if not steps:
+        return [Measurement.missing("weak-only accuracy", (-np.inf, NOT_LEARNED), "strong_steps has no such step")]
     fitted = [*settings.small, *settings.large]
     conditions = len(steps) + 2 * len(fitted)
     measurements = [

@@ -206,5 +206,6 @@ def draw_images(settings: Settings, results: Results) -> Canvas:
     ):
         axis.set(xlabel="share of the run", title=title, ylim=(0, 1.03))
     axes[0].set_ylabel("share")
-    axes[0].legend(frameon=False, fontsize=8)
+    if axes[0].lines:
+        axes[0].legend(frameon=False, fontsize=8)
     return canvas
