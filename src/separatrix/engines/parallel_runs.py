@@ -85,7 +85,7 @@ def advance(step: BatchStep, state: State, batches: Batch, arguments: tuple = ()
             piece = jax.tree.map(lambda a, r=rows, b=begin: _padded(np.asarray(a)[r, b : b + PIECE]), batches)
             group = _advance(step, mesh, group, piece, np.int32(count), arguments)
         finished.append(jax.tree.map(lambda a, kept=n - first: np.asarray(a)[:kept], group))
-    return jax.tree.map(lambda *parts: np.concatenate(parts) if len(parts) > 1 else parts[0], *finished)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *finished)
 
 
 def finite(state: State) -> Bool[np.ndarray, " n"]:
