@@ -16,7 +16,7 @@ from separatrix.systems.feature_learning.noise_regimes.settings import densities
 from separatrix.systems.feature_learning.sgd_noise_regimes import STUDY
 
 SETTINGS = STUDY.resolve("smoke", {})
-RUN = STUDY.resolve("smoke", {"lazy_samples": (64, 128), "lazy_runs": 8, "online_steps": 4000})
+RUN = STUDY.resolve("smoke", {"lazy_samples": (64, 128), "lazy_runs": 8})
 ONLY = ("K1", "K2", "K5", "test_error", "fitted_fraction")
 
 
