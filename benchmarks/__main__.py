@@ -18,11 +18,13 @@ NAMES = (
     "scalar_sde",
     "exact_solutions",
     "linear_regression_path",
-    "label_noise_training",
-    "tangent_kernel",
+    "early_stopped_sgd",
     "benign_oscillation",
-    "sweeps",
+    "label_noise_training",
     "curvature",
+    "tangent_kernel",
+    "chaos_grid",
+    "sweeps",
 )
 MOST_WAITING = 300.0  # seconds for the load average to forget the race before
 

@@ -29,6 +29,8 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
         ("curvature", ["torch"]),
         ("tangent_kernel", ["torch"]),
         ("benign_oscillation", ["torch"]),
+        ("early_stopped_sgd", ["torch"]),
+        ("chaos_grid", ["torch"]),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):
