@@ -164,7 +164,7 @@ STUDY = Study(
             "steps": 480,
             "record_every": 40,
             "spawn_steps": (0, 40, 80, 160, 200, 240, 360),
-            "runs": 6,
+            "sigma": 1e-5,
             "directions": 1,
             "examples": 16,
         },
