@@ -160,7 +160,7 @@ class TestNetwork:
         assert chaos.exponent[1] >= 0
 
     def test_tangent_is_the_jacobian_of_the_whole_course(self):
-        batches = self.order([0], 0, 5)[0]
+        batches = self.order([0], 0, 2)[0]
         parameters, velocity = self.state
         flat, rebuild = ravel_pytree(parameters)
 

@@ -127,6 +127,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(changes, words):
         check(dataclasses.replace(SMALL, **changes))
 
 
+@pytest.mark.slow
 def test_a_tiny_run_goes_through_the_command_line(tmp_path, capsys):
     options = ["--hidden-widths", "8", "--steps", "20", "--record-every", "4", "--spawn-steps", "0", "4", "8",
                "--runs", "3", "--samples", "200", "--only", "D1", "D2", "--no-controls", "--json"]  # fmt: skip
