@@ -84,6 +84,9 @@ def test_checkpoints_are_measured_stored_and_reused(folder, monkeypatch, capsys)
     assert table[0].split() == ["checkpoint", "loss", "sharpness", "most_negative", "noise_trace", "noise_scale"]
     assert f"{first['sharpness']:.4g} ± " in table[1]
     assert "nan ± nan ?" in table[3]
+    for verb in ("show", "report"):
+        assert cli.main([verb, document["hash"]]) == 0
+        assert "report.html" in capsys.readouterr().out
 
 
 def test_modules_are_loaded_with_their_checkpoints(folder, monkeypatch, capsys):

@@ -20,6 +20,8 @@ from separatrix.lab.study import Study
 PATH_VARIABLE = "SEPARATRIX_PATH"
 
 _ROOMS = ("systems", "evals")
+#: Modules that declare a study with a verb of its own: not listed, but found by name, so that its runs can be shown.
+_OWN_VERB = {"probe": "separatrix.lab.probe"}
 _DECLARATION = re.compile(r"^STUDY\b\s*[:=]", re.MULTILINE)
 
 
@@ -77,6 +79,10 @@ def locate(slug: str) -> Found:
     UsageError
         If there is no such study (with the nearest names), or if two modules claim the slug.
     """
+    if slug in _OWN_VERB:
+        module = _OWN_VERB[slug]
+        path = Path(separatrix.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        return Found(slug, path, module, own=False)
     everything = find()
     matches = [found for found in everything if found.slug == slug.replace("_", "-")]
     if not matches:

@@ -326,7 +326,7 @@ def _figures(s: ProbeSettings) -> list[Figure]:
                 axes.axhline(gradient_descent_threshold(s.learning_rate, s.momentum), color="0.5", ls="--",
                              label="edge of stability")  # fmt: skip
             axes.set(xlabel="step of the checkpoint", ylabel=name.replace("_", " "))
-            axes.legend(frameon=False)
+            figure.legend(loc="outside upper center", ncols=3, frameon=False)
             return figure
 
         return drawn
