@@ -256,7 +256,7 @@ def race(problem: Problem, options: Options) -> Race:
         return {"same_steps": f"{sum(same)} of {few} runs", "steps_apart_in_standard_errors": z}
 
     return Race(
-        problem.title, "run", candidates, [Comparison(OURS, PEER, None if options.quick else GOAL)], check,
+        problem.title, "run", candidates, [Comparison(OURS, PEER, GOAL)], check,
         {"runs_of_ours": runs, "runs_of_a_peer": peer_runs},
     )  # fmt: skip
 

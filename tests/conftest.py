@@ -4,11 +4,15 @@ Property tests try the same examples in every run; ``HYPOTHESIS_PROFILE=default`
 """
 
 import os
+import signal
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line sets it; read when NumPy is first imported
 
 import hypothesis
 import jax
+
+# A shell starts jobs in the background with Ctrl-C ignored, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

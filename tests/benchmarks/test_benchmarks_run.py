@@ -21,16 +21,16 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
     [
         ("sgd_ensemble", ["torch"]),
         ("diffusion_observable", ["torch"]),
-        ("scalar_sde", ["torch", "diffrax"]),
-        ("sweeps", []),
-        ("exact_solutions", ["torch", "diffrax"]),
         ("linear_regression_path", ["threadpoolctl"]),
         ("label_noise_training", ["torch"]),
-        ("curvature", ["torch"]),
-        ("tangent_kernel", ["torch"]),
         ("benign_oscillation", ["torch"]),
-        ("early_stopped_sgd", ["torch"]),
-        ("chaos_grid", ["torch"]),
+        pytest.param("scalar_sde", ["torch", "diffrax"], marks=pytest.mark.race),
+        pytest.param("exact_solutions", ["torch", "diffrax"], marks=pytest.mark.race),
+        pytest.param("early_stopped_sgd", ["torch"], marks=pytest.mark.race),
+        pytest.param("curvature", ["torch"], marks=pytest.mark.race),
+        pytest.param("tangent_kernel", ["torch"], marks=pytest.mark.race),
+        pytest.param("chaos_grid", ["torch"], marks=pytest.mark.race),
+        pytest.param("sweeps", [], marks=pytest.mark.race),
     ],
 )
 def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, packages, tmp_path):

@@ -50,7 +50,7 @@ valid = st.builds(
     window=st.tuples(finite, finite),
     names=st.lists(words, min_size=1, max_size=3).map(tuple),
 )
-many = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @many
