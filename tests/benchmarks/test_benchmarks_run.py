@@ -19,11 +19,11 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("name", "packages"),
     [
-        ("sgd_ensemble", ["torch"]),
-        ("diffusion_observable", ["torch"]),
+        pytest.param("sgd_ensemble", ["torch"], marks=pytest.mark.race),
+        pytest.param("diffusion_observable", ["torch"], marks=pytest.mark.race),
         ("linear_regression_path", ["threadpoolctl"]),
         ("label_noise_training", ["torch"]),
-        ("benign_oscillation", ["torch"]),
+        pytest.param("benign_oscillation", ["torch"], marks=pytest.mark.race),
         pytest.param("scalar_sde", ["torch", "diffrax"], marks=pytest.mark.race),
         pytest.param("exact_solutions", ["torch", "diffrax"], marks=pytest.mark.race),
         pytest.param("early_stopped_sgd", ["torch"], marks=pytest.mark.race),

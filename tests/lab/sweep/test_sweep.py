@@ -258,6 +258,7 @@ def test_batches_share_launches_and_keep_workers_busy():
 TINY = {"depth": (2,), "singular_values": (2.0, 1.0), "learning_rate": 0.01, "aligned_runs": 4}
 
 
+@pytest.mark.slow
 class TestSharedLaunches:
     """The main study: cells that differ in numbers only are one program and one launch."""
 

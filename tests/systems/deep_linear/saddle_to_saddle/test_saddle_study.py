@@ -16,6 +16,8 @@ from separatrix.lab import UsageError, store
 from separatrix.lab import run as lab_run
 from separatrix.systems.deep_linear.saddle_to_saddle_sgd import STUDY
 
+pytestmark = pytest.mark.slow
+
 CLAIMS = [f"C{k}" for k in range(1, 13)]
 
 
@@ -247,7 +249,6 @@ def test_experiments_that_differ_in_values_share_a_program():
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_run_in_which_everything_diverges_ends_with_a_report(out):
     # far above the stable learning rate, which check() warns of
     settings = tiny(learning_rate=0.5)
@@ -263,7 +264,6 @@ def test_a_run_in_which_everything_diverges_ends_with_a_report(out):
     assert "holds" not in (verdicts["C2"], verdicts["C3"], verdicts["C6"])
 
 
-@pytest.mark.slow
 def test_a_study_of_one_mode_runs(out):
     settings = dataclasses.replace(tiny(), singular_values=(1.0,), hidden_width=1)
     run = lab_run.run(STUDY, settings, out=out)

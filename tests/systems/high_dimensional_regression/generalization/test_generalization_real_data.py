@@ -10,6 +10,8 @@ from separatrix.systems.high_dimensional_regression.generalization import datase
 from separatrix.systems.high_dimensional_regression.generalization.settings import check, input_files, problem
 from separatrix.systems.high_dimensional_regression.high_dim_generalization import STUDY
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("B10", "B11", "B12")
 
 
