@@ -100,7 +100,7 @@ def perceptron_experiment(
 
     chunk = max(32, samples // (lookahead * batch) + 1)
     # Gathering a row of d numbers for every sample looked at is all the work, on two cores.
-    per_step = 0.6e-6 if lookahead == 1 else 1.2e-9 * batch * dimension
+    per_step = 0.9e-6 if lookahead == 1 else 1.7e-9 * batch * dimension
     return _experiment(
         settings, name, conditions, StoppedPerceptron(samples, batch, lookahead, settings.replacement), batch, chunk,
         sets, own, settings.most_steps,
@@ -128,7 +128,7 @@ def network_experiment(
     if not isinstance(network, DenseNetwork):
         weights = 9 * weights * 16  # every weight of a kernel is used at many pixels
     # Measured on two cores: gathering and small products, then the products of wide layers.
-    per_step = batch * (7e-8 + 5e-11 * weights)
+    per_step = batch * (1e-7 + 7e-11 * weights)
     tested = 1.3  # looking whether all samples are fitted
     return _experiment(
         settings, name, conditions, iteration, batch, max(2, samples // (8 * batch)), sets, own,

@@ -45,8 +45,8 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     """The runs with perturbed copies, and those that only controls need."""
     steps = sum(settings.steps - step for step in settings.spawn_steps)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network(settings).init(np.random.default_rng(0))))
-    # Measured on two cores: 1.4e-10 s for each parameter, sample and step of a copy, tangents three times as much.
-    unit_cost = 1.6e-10 * size * settings.batch_size * settings.runs * (1 if settings.network == "mlp" else 8)
+    # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
+    unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * (1 if settings.network == "mlp" else 8)
     lanes = settings.directions + 1
     late = (0, settings.spawn_steps[-1])
     slow_steps = 2 * settings.steps - late[1] + settings.steps
