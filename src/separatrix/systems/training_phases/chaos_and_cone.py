@@ -10,9 +10,10 @@ from separatrix.systems.training_phases.chaos.figures import figures
 from separatrix.systems.training_phases.chaos.kernel_cone import narrow_cone, same_transition
 from separatrix.systems.training_phases.chaos.quantities import quantities
 from separatrix.systems.training_phases.chaos.runs import run_experiments
-from separatrix.systems.training_phases.chaos.settings import Settings, check, input_files, problem
+from separatrix.systems.training_phases.chaos.settings import Settings, check, problem
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
+from separatrix.systems.training_phases.task import input_files
 
 QUESTION = """Perturb a network imperceptibly at step t0 of its training and go on with the very same batches: does it
 end elsewhere? Early in training it does (chaos effect), after some step it does not any more. When is that step, is it

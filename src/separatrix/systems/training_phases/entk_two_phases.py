@@ -5,6 +5,7 @@ are in `two_phases/`, one module for each subject; kernels are measured by `sepa
 """
 
 from separatrix.lab import Claim, Experiment, Study
+from separatrix.systems.training_phases.task import input_files
 from separatrix.systems.training_phases.two_phases.cone import narrow_cone, narrow_cone_controls
 from separatrix.systems.training_phases.two_phases.figures import figures
 from separatrix.systems.training_phases.two_phases.phases import (
@@ -15,7 +16,7 @@ from separatrix.systems.training_phases.two_phases.phases import (
 )
 from separatrix.systems.training_phases.two_phases.quantities import quantities
 from separatrix.systems.training_phases.two_phases.runs import run_experiments
-from separatrix.systems.training_phases.two_phases.settings import Settings, check, input_files, problem
+from separatrix.systems.training_phases.two_phases.settings import Settings, check, problem
 from separatrix.systems.training_phases.two_phases.switching import (
     later_is_better,
     moving_is_better,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,15 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from separatrix.lab import Experiment
+from separatrix.networks.activations import Activation
 from separatrix.networks.mlp import MLP
 from separatrix.probes.chaos.copies import Separation, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction, unit
 from separatrix.probes.chaos.tangent import tangent_growth
 from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
-from separatrix.systems.training_phases.chaos.settings import Problem, Settings, network, problem
+from separatrix.systems.training_phases.chaos.settings import Settings, network, problem
 from separatrix.systems.training_phases.kernel_course import kernel_course
+from separatrix.systems.training_phases.task import Task
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     MomentumStep,
@@ -78,7 +80,7 @@ class Training:
 
     def __init__(
         self, settings: Settings, start: int, stop: int, learning_rate: float | None = None,
-        activation: Literal["gelu", "relu", "tanh"] | None = None,
+        activation: Activation | None = None,
     ) -> None:  # fmt: skip
         data = problem(settings)
         self.settings, self.data, self.members = settings, data, list(range(start, stop))
@@ -164,7 +166,7 @@ def _test_loss(net: Network, parameters: Parameters, inputs: Array, labels: Arra
 
 
 @lru_cache(maxsize=8)
-def _samples(data: Problem, dtype: str) -> tuple[Array, Array, Array]:
+def _samples(data: Task, dtype: str) -> tuple[Array, Array, Array]:
     """Test inputs, test labels and training inputs, on the device."""
     split = data.split
     return (
@@ -310,7 +312,7 @@ def _kink_spawns(settings: Settings) -> tuple[int, ...]:
 
 
 def _simulate_kinks(
-    settings: Settings, activation: Literal["gelu", "relu", "tanh"] | None, start: int, stop: int
+    settings: Settings, activation: Activation | None, start: int, stop: int
 ) -> xr.Dataset:  # fmt: skip
     """Copies and tangents over the first steps after a perturbation, before they saturate."""
     training = Training(settings, start, stop, activation=activation)
