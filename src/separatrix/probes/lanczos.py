@@ -120,11 +120,12 @@ class Chain:
         first = True
         while True:
             w, removed = self.basis.remove_from(w)
-            if len(self._locked):
-                w, _ = self._locked.remove_from(w)
-            norm = float(w @ w) ** 0.5
             if first:
                 self.asymmetry = max(self.asymmetry, removed)
+            if len(self._locked):
+                w, shared = self._locked.remove_from(w)
+                removed = max(removed, shared)
+            norm = float(w @ w) ** 0.5
             # twice is enough (Parlett): what is left after the second pass is orthogonal, or nothing
             if removed <= 0.1 * norm or not first:
                 return w, norm
