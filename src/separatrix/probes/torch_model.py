@@ -270,7 +270,7 @@ class TorchModel:
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             if device is not None and device.type in ("cpu", "cuda"):
                 stack.enter_context(torch.autocast(device.type, enabled=False))
-            stack.enter_context(_full_precision())
+            stack.enter_context(full_precision())
             yield
 
     def _own(self, tensor: Tensor) -> Tensor:
@@ -515,7 +515,7 @@ def _torch() -> Any:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """No products in short formats, and attention in a form that has second derivatives."""
     torch = _torch()
     products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
