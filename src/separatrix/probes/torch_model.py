@@ -163,6 +163,20 @@ class TorchModel:
         other._plan = memory.Plan(None, False, self._plan.needed * chosen.size // self.examples)
         return other
 
+    def at(self, module: "torch.nn.Module") -> "TorchModel":
+        """The same data and modes with the parameters and buffers of another module: a copy that is being trained."""
+        named = dict(module.named_parameters()) | dict(module.named_buffers())
+        for name, own in (self._params | self._fixed).items():
+            if name not in named or named[name].shape != own.shape:
+                raise ProbeError(f"the module has no {name} of shape {tuple(own.shape)}, which the model has")
+        other = object.__new__(TorchModel)
+        gone = (*_DERIVED, "parameters")
+        other.__dict__ = {name: value for name, value in self.__dict__.items() if name not in gone}
+        with self._apart():
+            other._params = {name: self._own(named[name]) for name in self._params}
+            other._fixed = {name: self._own(named[name]) for name in self._fixed}
+        return other
+
     # -- the loss -----------------------------------------------------------------------------------------------
 
     def loss(self) -> float:
