@@ -590,9 +590,8 @@ def _refuse_sparse(module: "torch.nn.Module") -> None:
     tables = _torch().nn.Embedding, _torch().nn.EmbeddingBag
     for name, part in module.named_modules():
         if isinstance(part, tables) and part.sparse and part.weight.requires_grad:
-            raise ProbeError(
-                f"{name or type(part).__name__} has sparse gradients, which have no derivatives: make it with sparse=False"
-            )
+            name = name or type(part).__name__
+            raise ProbeError(f"{name} has sparse gradients, which have no derivatives: make it with sparse=False")
 
 
 def _read_batches(batches: Any, with_targets: bool, own: Callable, device: Any) -> list[Batch]:
