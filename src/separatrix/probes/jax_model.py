@@ -151,6 +151,19 @@ class JaxModel:
         other._plan = memory.Plan(None, False, self._plan.needed * chosen.size // self.examples)
         return other
 
+    def at(self, parameters: Any) -> "JaxModel":
+        """The same function and data at other parameters, a pytree like the first."""
+        _, leaves, trained, treedef = _read_parameters(parameters)
+        kept = tuple(leaf.astype(self._dtype) for leaf, on in zip(leaves, trained, strict=True) if on)
+        if treedef != self._program.treedef or tuple(a.shape for a in kept) != self._program.shapes:
+            raise ProbeError("the parameters must have the structure and the shapes of those of the model")
+        other = object.__new__(JaxModel)
+        gone = (*_DERIVED, "parameters")
+        other.__dict__ = {name: value for name, value in self.__dict__.items() if name not in gone}
+        other._leaves = kept
+        other._constants = tuple(leaf for leaf, on in zip(leaves, trained, strict=True) if not on)
+        return other
+
     # -- the loss -----------------------------------------------------------------------------------------------
 
     def loss(self) -> float:

@@ -87,6 +87,21 @@ class ModelOperators(Protocol):
         """
         ...
 
+    def at(self, parameters: Any) -> "ModelOperators":
+        """The same model and data at other parameters, those of a later step; nothing is checked or compiled again.
+
+        Parameters
+        ----------
+        parameters
+            In JAX, a pytree like that of the model; in PyTorch, a module with the same parameters and buffers.
+
+        Raises
+        ------
+        ProbeError
+            If the parameters are others.
+        """
+        ...
+
     def loss(self) -> float:
         """Loss over all examples."""
         ...

@@ -5,6 +5,7 @@ training mode and the random state stay as they are. The graph of the gradient i
 for every vector.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
@@ -74,6 +75,7 @@ class TorchModel:
         named = dict(module.named_parameters())
         trained = {name: p for name, p in named.items() if p.requires_grad}
         _check_parameters(named, trained)
+        _refuse_sparse(module)
         self._module, self._loss = module, loss
         self.reduction: str = reduction
         self._torch_dtype = torch.float32
@@ -161,6 +163,20 @@ class TorchModel:
         other.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
         other._batches, other._sizes = [joined], [_examples(joined)]
         other._plan = memory.Plan(None, False, self._plan.needed * chosen.size // self.examples)
+        return other
+
+    def at(self, module: "torch.nn.Module") -> "TorchModel":
+        """The same data and modes with the parameters and buffers of another module: a copy that is being trained."""
+        named = dict(module.named_parameters()) | dict(module.named_buffers())
+        for name, own in (self._params | self._fixed).items():
+            if name not in named or named[name].shape != own.shape:
+                raise ProbeError(f"the module has no {name} of shape {tuple(own.shape)}, which the model has")
+        other = object.__new__(TorchModel)
+        gone = (*_DERIVED, "parameters")
+        other.__dict__ = {name: value for name, value in self.__dict__.items() if name not in gone}
+        with self._apart():
+            other._params = {name: self._own(named[name]) for name in self._params}
+            other._fixed = {name: self._own(named[name]) for name in self._fixed}
         return other
 
     # -- the loss -----------------------------------------------------------------------------------------------
@@ -254,7 +270,11 @@ class TorchModel:
             made = torch.func.grad(lambda params: self._value(alone, params))(self._params)
             return _join(list(made.values()))
 
-        return torch.func.vmap(gradient, in_dims=(axes,))(batch)
+        try:
+            return torch.func.vmap(gradient, in_dims=(axes,))(batch)
+        except RuntimeError:  # control flow that depends on values, as where attention masks are made
+            ones = [_take(batch, np.arange(i, i + 1)) for i in range(_examples(batch))]
+            return torch.stack([_join(self._gradient(one, self._leaves(), create_graph=False)) for one in ones])
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -270,7 +290,7 @@ class TorchModel:
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             if device is not None and device.type in ("cpu", "cuda"):
                 stack.enter_context(torch.autocast(device.type, enabled=False))
-            stack.enter_context(_full_precision())
+            stack.enter_context(full_precision())
             yield
 
     def _own(self, tensor: Tensor) -> Tensor:
@@ -370,7 +390,7 @@ class TorchModel:
         first = self._batches[0]
         with self._apart(), torch.no_grad():
             if self._loss is not None:
-                outputs = self._outputs(first, self._params)
+                outputs = self._first_outputs(first)
                 if not isinstance(outputs, torch.Tensor):
                     raise ProbeError(
                         f"the module must return one tensor, got {type(outputs).__name__}: wrap it in a module that "
@@ -378,7 +398,8 @@ class TorchModel:
                     )
             a, b = self._value(first, self._params), self._value(first, self._params)
         if not isinstance(a, torch.Tensor) or a.ndim or not a.is_floating_point():
-            raise ProbeError(f"the loss of a batch must be a scalar tensor, got shape {tuple(getattr(a, 'shape', ()))}")
+            found = f"shape {tuple(a.shape)}" if isinstance(a, torch.Tensor) else type(a).__name__
+            raise ProbeError(f"the loss of a batch must be a scalar tensor, got {found}")
         a, b = float(a), float(b)
         if not np.isfinite(a):
             raise ProbeError(f"the loss is {a} at these parameters: it has no derivatives to measure")
@@ -387,6 +408,17 @@ class TorchModel:
                 "the loss changes from call to call, as with dropout in training mode: call module.eval() or remove "
                 "what is random"
             )
+
+    def _first_outputs(self, batch: Batch) -> Any:
+        try:
+            return self._outputs(batch, self._params)
+        except RuntimeError as error:
+            if "same dtype" not in str(error):
+                raise
+            raise ProbeError(
+                f"the module does not run in {self.dtype}, in which its parameters are computed ({error}): it must not "
+                "cast to a shorter format itself"
+            ) from error
 
     def _require_outputs(self) -> None:
         if self._loss is None:
@@ -515,13 +547,13 @@ def _torch() -> Any:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """No products in short formats, and attention in a form that has second derivatives."""
+def full_precision() -> Iterator[None]:
+    """No products in short formats, attention in a form that has second derivatives, and nothing compiled."""
     torch = _torch()
     products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        with _plain_attention():
+        with _plain_attention(), _nothing_compiled():
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
@@ -535,6 +567,12 @@ def _plain_attention() -> Any:
     return sdpa_kernel(SDPBackend.MATH)
 
 
+def _nothing_compiled() -> Any:
+    # since PyTorch 2.6; the compiler is slow to import, and where it is not imported nothing is compiled
+    known = "torch._dynamo" in sys.modules and hasattr(_torch().compiler, "set_stance")
+    return _torch().compiler.set_stance("force_eager") if known else nullcontext()
+
+
 def _check_parameters(named: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
     torch = _torch()
     if not trained:
@@ -546,6 +584,14 @@ def _check_parameters(named: Mapping[str, Tensor], trained: Mapping[str, Tensor]
             raise ProbeError(f"the parameter {name} is complex: give real and imaginary parts")
         if p.device != next(iter(named.values())).device:
             raise ProbeError(f"the parameter {name} is on {p.device}: all parameters must be on one device")
+
+
+def _refuse_sparse(module: "torch.nn.Module") -> None:
+    tables = _torch().nn.Embedding, _torch().nn.EmbeddingBag
+    for name, part in module.named_modules():
+        if isinstance(part, tables) and part.sparse and part.weight.requires_grad:
+            name = name or type(part).__name__
+            raise ProbeError(f"{name} has sparse gradients, which have no derivatives: make it with sparse=False")
 
 
 def _read_batches(batches: Any, with_targets: bool, own: Callable, device: Any) -> list[Batch]:

@@ -17,6 +17,7 @@ import numpy as np
 from separatrix.probes.operators import ProbeError
 from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown, with_other_half
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
+from separatrix.probes.torch_model import full_precision
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,11 @@ class TorchTangentKernel:
                 raise ProbeError(f"{name or 'the module'} normalises over the batch, so that an example has no tangent kernel: call eval() first")  # fmt: skip  # noqa: E501
             if part.training and isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
                 raise ProbeError(f"{name or 'the module'} drops units at random: call eval() first")
+        if not isinstance(inputs, torch.Tensor):
+            raise ProbeError(
+                f"inputs must be one tensor, got {type(inputs).__name__}: wrap the module in one of a single input, or "
+                "take kernel_products of a TorchModel"
+            )
         module = self._exact_module()
         self._inputs = inputs.detach()
         dtype = next(p.dtype for p in module.parameters() if p.requires_grad)
@@ -110,6 +116,10 @@ class TorchTangentKernel:
         """Kernel at the module's parameters: ``(N C, N C)``, or ``(N, N)`` if it is contracted over outputs."""
         import torch
 
+        with full_precision():
+            return torch.as_tensor(self._checked_kernel(), device=self._inputs.device)
+
+    def _checked_kernel(self) -> np.ndarray:
         module = self._exact_module()
         kernel = self._kernel(module)
         if not self._agreed:
@@ -122,7 +132,7 @@ class TorchTangentKernel:
                         "the outputs of the module have no derivatives that can be taken example by example"
                     )
             self._agreed = True
-        return torch.as_tensor(kernel, device=self._inputs.device)
+        return kernel
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -253,7 +263,11 @@ class TorchTangentKernel:
         def one(parameters: dict[str, Any], x: Any) -> Any:
             return self._projected(torch.func.functional_call(module, parameters, (x[None],))[0])
 
-        slopes = torch.func.vmap(torch.func.jacrev(one), (None, 0))(named, inputs)
+        try:
+            slopes = torch.func.vmap(torch.func.jacrev(one), (None, 0))(named, inputs)
+        except RuntimeError:  # control flow that depends on values, as where attention masks are made
+            alone = [torch.func.jacrev(one)(named, x) for x in inputs]
+            slopes = {name: torch.stack([each[name] for each in alone]) for name in named}
         return [a.detach().reshape(a.shape[0], a.shape[1], -1) for a in slopes.values()]
 
     def _agrees(self, module: "torch.nn.Module", kernel: np.ndarray) -> bool:
