@@ -17,7 +17,13 @@ import numpy as np
 from separatrix.probes.operators import ProbeError
 from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown, with_other_half
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
-from separatrix.probes.tangent_kernel.torch_layers import applies_a_matrix, as_rows, scale_and_shift, scales
+from separatrix.probes.tangent_kernel.torch_layers import (
+    applies_a_matrix,
+    gradients_as_rows,
+    inputs_as_rows,
+    scale_and_shift,
+    scales,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -157,8 +163,8 @@ class TorchTangentKernel:
             if scales(part):
                 layers[name] = record.put_out[0].numel(), 1, 1
             else:
-                seen, put_out = as_rows(part, record.seen, record.put_out)
-                layers[name] = put_out.shape[1], seen.shape[2], put_out.shape[2]
+                seen = inputs_as_rows(part, record.seen)
+                layers[name] = seen.shape[1], seen.shape[2], part.weight.numel() // seen.shape[2]
         return layers
 
     @contextmanager
@@ -235,13 +241,12 @@ class TorchTangentKernel:
             for k, (name, record) in enumerate(records.items()):
                 part = module.get_submodule(name)
                 covered |= {f"{name}.{p}".lstrip(".") for p, _ in part.named_parameters(recurse=False)}
-                parts = [torch.zeros_like(put_out[k]) if s[k] is None else s[k] for s in slopes]
+                gradients = torch.stack([torch.zeros_like(put_out[k]) if s[k] is None else s[k] for s in slopes], 1)
                 if scales(part):
-                    found.rest.extend(scale_and_shift(part, record.seen, torch.stack(parts, 1)))
+                    found.rest.extend(scale_and_shift(part, record.seen, gradients))
                     continue
-                rows = [as_rows(part, record.seen, one) for one in parts]
-                gradients = torch.stack([one for _, one in rows], dim=1)
-                found.layers.append((rows[0][0], gradients))
+                gradients = gradients_as_rows(part, gradients)
+                found.layers.append((inputs_as_rows(part, record.seen), gradients))
                 if getattr(part, "bias", None) is not None:
                     found.rest.append(gradients.sum(2))
         found.rest.extend(self._example_by_example(module, inputs, covered))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def applies_a_matrix(part: "torch.nn.Module") -> bool:
-    """Whether :func:`as_rows` reads the layer."""
+    """Whether :func:`inputs_as_rows` and :func:`gradients_as_rows` read the layer."""
     from torch import nn
 
     if isinstance(part, nn.Conv2d):
@@ -22,25 +22,25 @@ def applies_a_matrix(part: "torch.nn.Module") -> bool:
     return isinstance(part, nn.Linear)
 
 
-def as_rows(part: Any, seen: "torch.Tensor", slopes: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """Input ``(N, T, d_in)`` and gradient ``(N, T, d_out)`` of a layer; tokens are seen as unit vectors.
-
-    Parameters
-    ----------
-    part
-        The layer.
-    seen, slopes
-        Its input, and the gradient with respect to its output (or the output itself).
-    """
+def inputs_as_rows(part: Any, seen: "torch.Tensor") -> "torch.Tensor":
+    """What a layer sees at its T positions, ``(N, T, d_in)``; tokens are seen as unit vectors."""
     import torch
 
     if isinstance(part, torch.nn.Linear):
-        return seen.reshape(len(seen), -1, part.in_features), slopes.reshape(len(slopes), -1, part.out_features)
+        return seen.reshape(len(seen), -1, part.in_features)
     if isinstance(part, torch.nn.Embedding):
         tokens = torch.nn.functional.one_hot(seen.reshape(len(seen), -1), part.num_embeddings)
-        return tokens.to(slopes.dtype), slopes.reshape(len(slopes), -1, part.embedding_dim)
-    patches = torch.nn.functional.unfold(seen, part.kernel_size, part.dilation, part.padding, part.stride)
-    return patches.mT, slopes.flatten(2).mT
+        return tokens.to(part.weight.dtype)
+    return torch.nn.functional.unfold(seen, part.kernel_size, part.dilation, part.padding, part.stride).mT
+
+
+def gradients_as_rows(part: Any, slopes: "torch.Tensor") -> "torch.Tensor":
+    """Gradients with respect to what a layer puts out, ``(N, C, ...)``, at its positions: ``(N, C, T, d_out)``."""
+    import torch
+
+    if isinstance(part, torch.nn.Conv2d):
+        return slopes.flatten(3).mT
+    return slopes.reshape(*slopes.shape[:2], -1, slopes.shape[-1])
 
 
 def scales(part: "torch.nn.Module") -> bool:
