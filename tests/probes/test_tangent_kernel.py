@@ -64,6 +64,12 @@ def token_mixing(parameters, x):
     return hidden.sum(axis=1) @ parameters["out"]
 
 
+def few_tokens(parameters, x):
+    """Layers at two positions, whose pairs are summed."""
+    hidden = jnp.tanh(x.reshape(len(x), 2, 18) @ parameters["in"])
+    return jnp.tanh(hidden @ parameters["hidden"]).sum(axis=1) @ parameters["out"]
+
+
 def shapes(function):
     return {
         dense: {"in": (5, 8), "out": (8, CLASSES), "bias": (CLASSES,)},
@@ -74,6 +80,7 @@ def shapes(function):
             "first": (3, 3, 1, 4), "first_bias": (4,), "second": (3, 3, 4, 5), "second_bias": (5,), "out": (5, CLASSES),
             "bias": (CLASSES,),
         },
+        few_tokens: {"in": (18, 16), "hidden": (16, 16), "out": (16, CLASSES)},
         token_mixing: {"mix": (6, 6), "in": (6, 4), "out": (4, CLASSES)},
     }[function]  # fmt: skip
 
@@ -81,7 +88,7 @@ def shapes(function):
 def model(function, seed=0, dtype=np.float64):
     rng = np.random.default_rng(seed)
     parameters = {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes(function).items()}
-    width = 36 if function in (convolutional, token_mixing) else 5
+    width = 36 if function in (convolutional, token_mixing, few_tokens) else 5
     return parameters, jnp.asarray(np.random.default_rng(99).normal(size=(SAMPLES, width)), dtype)
 
 
@@ -99,7 +106,7 @@ def contracted(kernel, contraction):
     return four.sum(axis=(1, 3)) / CLASSES if contraction == "sum-of-logits" else kernel
 
 
-FUNCTIONS = [dense, transposed, tied, looped, convolutional, token_mixing]
+FUNCTIONS = [dense, transposed, tied, looped, convolutional, token_mixing, few_tokens]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)

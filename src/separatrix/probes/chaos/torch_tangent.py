@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from separatrix.probes.operators import ProbeError
-from separatrix.probes.torch_model import full_precision
+from separatrix.probes.torch_graphs import full_precision
 
 if TYPE_CHECKING:
     import torch
