@@ -179,8 +179,8 @@ class TorchTangent:
         rounding = max(torch.finfo(p.dtype).eps for p in self._parameters) * _norm(expected)
         if away > _TOLERANCE * length + rounding:  # a run that blew up is no mistake, and compares as false
             raise ProbeError(
-                f"the training step missed that of SGD on the given loss by {away / length:.2g} of its length: the "
-                "tangent map knows the settings of the optimizer, and nothing of clipping, averaging or another loss"
+                f"the training step missed that of SGD on the given loss by {away:.2g}, where the latter has length "
+                f"{length:.2g}: clipping, averaging or another loss is not in the settings of the optimizer"
             )
 
 
