@@ -151,20 +151,19 @@ def test_copies_of_smooth_networks_follow_the_tangent_and_those_of_rectifiers_do
     layers = [part for _ in range(3) for part in (nn.Linear(16, 16), activation())]
     model = nn.Sequential(nn.Linear(3, 16), activation(), *layers, nn.Linear(16, 2)).double()
     optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
-    chaos = measure_torch_chaos(train_step, model, optimizer, batches(60, 16), loss=loss, sigma=1e-5)
+    chaos = measure_torch_chaos(train_step, model, optimizer, batches(60, 16), loss=loss, sigma=1e-4)
     apart = np.abs(np.log(chaos.amplification / chaos.predicted)).max()
-    assert (apart < 0.05) == smooth, apart
+    assert apart < 1e-5 if smooth else apart > 0.5
 
 
-def test_a_followed_training_keeps_its_bits():
+def test_a_followed_training_keeps_its_bits_and_its_random_numbers():
     runs = []
     for followed in (False, True):
-        model = normalised()
+        model = nn.Sequential(normalised(), nn.Dropout())
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         tangent = TorchTangent(model, optimizer, loss, directions(model))
         torch.manual_seed(1)
-        for x, y in batches(3):
-            batch = (x + torch.randn_like(x), y)
+        for batch in batches(3):
             if followed:
                 with tangent.following(batch):
                     train_step(model, optimizer, batch)

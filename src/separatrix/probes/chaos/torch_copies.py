@@ -5,7 +5,7 @@ will not keep its bits and the probe refuses to answer.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from separatrix.probes.chaos.copies import dissimilarity
 from separatrix.probes.chaos.measure import Chaos, NotDeterministicError, blown_up
 from separatrix.probes.chaos.perturbation import norms, perturbed, random_direction
-from separatrix.probes.chaos.torch_tangent import BatchLoss, TorchTangent
+from separatrix.probes.chaos.torch_tangent import BatchLoss, TorchTangent, refuse_narrow, trained
 from separatrix.probes.operators import ProbeError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TrainStep = Callable[[Any, Any, Any], object]
 
 
 def measure_torch_chaos(
-    train_step: TrainStep, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer", batches: Sequence[Any], *,
+    train_step: TrainStep, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer", batches: Iterable[Any], *,
     loss: BatchLoss | None = None, sigma: float = 1e-5, directions: int = 3, records: int = 10, seed: int = 0,
 ) -> Chaos:  # fmt: skip
     """The same as :func:`separatrix.probes.chaos.measure.measure_chaos` for a PyTorch model.
@@ -54,8 +54,8 @@ def measure_torch_chaos(
     """
     import torch
 
-    if narrow := [p.dtype for p in _trainable(model) if p.dtype.itemsize < 4]:
-        raise ProbeError(f"parameters in {narrow[0]} carry no small perturbation: train a copy of the model in float32")
+    refuse_narrow(model)
+    batches = list(batches)
     if directions < 2 or not batches or records < 1:
         raise ProbeError(
             f"there must be two or more directions, a batch and a record, got {directions}, {len(batches)}, {records}"
@@ -70,7 +70,7 @@ def measure_torch_chaos(
         moved = perturbed(start, way, sigma)
         initial.append(_distance(moved, start))
         with torch.no_grad():
-            for parameter, value in zip(_trainable(lane), moved, strict=True):
+            for parameter, value in zip(trained(lane), moved, strict=True):
                 parameter.copy_(torch.from_numpy(value).to(parameter))
     grid = np.unique(np.linspace(0, len(batches), records + 1).astype(int)[1:])
     distances, angles, sizes, growth = [], [], [], []
@@ -97,12 +97,8 @@ def measure_torch_chaos(
     )  # fmt: skip
 
 
-def _trainable(model: "torch.nn.Module") -> "list[torch.nn.Parameter]":
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
 def _parameters(model: "torch.nn.Module") -> list[np.ndarray]:
-    return [parameter.detach().cpu().numpy().copy() for parameter in _trainable(model)]
+    return [parameter.detach().cpu().numpy().copy() for parameter in trained(model)]
 
 
 def _single(leaves: list[np.ndarray]) -> list[np.ndarray]:

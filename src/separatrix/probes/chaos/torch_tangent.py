@@ -33,6 +33,20 @@ BatchLoss = Callable[[Any, Any], Any]
 _TOLERANCE = 0.01
 
 
+def trained(model: "torch.nn.Module") -> "list[torch.nn.Parameter]":
+    """Parameters that can be perturbed."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def refuse_narrow(model: "torch.nn.Module") -> None:
+    """Raise ProbeError if parameters are too short for a perturbation that is small."""
+    for parameter in trained(model):
+        if parameter.dtype.itemsize < 4:
+            raise ProbeError(
+                f"parameters in {parameter.dtype} carry no small perturbation: train a copy of the model in float32"
+            )
+
+
 class TorchTangent:
     """Perturbations of vanishing size of the parameters of a run, which begin with no perturbation of the momentum.
 
@@ -52,7 +66,8 @@ class TorchTangent:
     Raises
     ------
     ProbeError
-        If the optimiser is not ``torch.optim.SGD``, or it trains parameters that are not the model's.
+        If the optimiser is not ``torch.optim.SGD``, it trains parameters that are not the model's, or parameters have
+        less than 32 bits.
     """
 
     def __init__(
@@ -64,13 +79,14 @@ class TorchTangent:
     ) -> None:
         import torch
 
+        refuse_narrow(model)
         if not isinstance(optimizer, torch.optim.SGD):
             raise ProbeError(
                 f"the tangent map is that of torch.optim.SGD, got {type(optimizer).__name__}: Adam and its like divide "
                 "by the root of a running mean, which has no derivative at zero"
             )
         self._model, self._optimizer, self._loss = model, optimizer, loss
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = trained(model)
         known = {id(p) for p in model.parameters()}
         if any(id(p) not in known for group in optimizer.param_groups for p in group["params"]):
             raise ProbeError("the optimizer trains parameters that are not the model's")
@@ -163,8 +179,8 @@ class TorchTangent:
         rounding = max(torch.finfo(p.dtype).eps for p in self._parameters) * _norm(expected)
         if away > _TOLERANCE * length + rounding:  # a run that blew up is no mistake, and compares as false
             raise ProbeError(
-                f"the training step missed that of SGD on the given loss by {away / length:.2g} of its length: the "
-                "tangent map knows the settings of the optimizer, and nothing of clipping, averaging or another loss"
+                f"the training step missed that of SGD on the given loss by {away:.2g}, where the latter has length "
+                f"{length:.2g}: clipping, averaging or another loss is not in the settings of the optimizer"
             )
 
 
