@@ -23,6 +23,10 @@ CONTRACTIONS: tuple[str, ...] = get_args(Contraction)
 LayerBlock = tuple[Any, Any]
 
 
+class TooLargeError(ProbeError):
+    """An exact kernel that does not fit the memory; products with probe vectors do."""
+
+
 def contract(
     layers: Sequence[tuple[LayerBlock, LayerBlock]], rest: Sequence[tuple[Any, Any]], class_trace: bool = False
 ) -> Any:
@@ -105,7 +109,7 @@ def block_of_examples(
 
     Raises
     ------
-    ProbeError
+    TooLargeError
         If not even the kernel of one example with another fits: one sentence with the bytes it takes.
     """
     example = differentiated * rest
@@ -120,7 +124,7 @@ def block_of_examples(
         return itemsize * (rows**2 + part + 2 * block * example)
 
     if bytes_of(1) > memory_bytes:
-        raise ProbeError(
+        raise TooLargeError(
             f"the exact kernel of {samples} examples and {outputs} outputs takes {bytes_of(1) / 2**20:.1f} MiB, more "
             f"than the {memory_bytes / 2**20:.1f} MiB allowed: take fewer examples, another contraction, or products "
             "with probe vectors, which need no kernel"
