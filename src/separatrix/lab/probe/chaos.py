@@ -13,6 +13,7 @@ from separatrix.lab.probe.figures import chosen_checkpoints, colours, panels, sc
 from separatrix.lab.probe.kind import NOTHING, Checkpoint, Column, Course, Kind, Measured, Shape, Value, always
 from separatrix.lab.settings import SettingError
 from separatrix.lab.study import Figure
+from separatrix.probes.chaos.measure import record_steps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from separatrix.lab.probe.settings import ProbeSettings
 
-_RECORDS = 10  # of measure_chaos
+#: Steps at which copies are compared.
+RECORDS = 10
 _SETTLED = 0.25  # standard error of log A that counts as converged
 
 _COLUMNS = (
@@ -44,19 +46,20 @@ def _check(s: ProbeSettings, course: Course) -> None:
     check_batch_size(s, course)
 
 
-def _grid(s: ProbeSettings) -> Int[np.ndarray, " t"]:
-    return np.unique(np.linspace(0, s.chaos_steps, _RECORDS + 1).astype(int)[1:])
-
-
 def _arrays(s: ProbeSettings, course: Course) -> Mapping[str, Shape]:  # noqa: ARG001
-    return {"amplification_after": {"chaos_direction": s.directions, "chaos_record": _grid(s).size}}
+    return {
+        "amplification_after": {
+            "chaos_direction": s.directions,
+            "chaos_record": len(record_steps(s.chaos_steps, RECORDS)),
+        }
+    }
 
 
 def _measure(checkpoint: Checkpoint) -> Measured:
     s = checkpoint.settings
     order = batches(checkpoint.operators.examples, s.batch_size, s.chaos_steps, s.seed)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # copies that blow up have no rate
-        chaos = checkpoint.model.chaos(checkpoint.parameters, order, s)
+        chaos = checkpoint.model.chaos(checkpoint.parameters, order, RECORDS, s)
         grown, predicted = np.log(chaos.amplification[:, -1]), np.log(chaos.predicted[:, -1])
     mean, error, converged = _mean(grown)
     rate = Value(mean / s.chaos_steps, error / s.chaos_steps, converged)
@@ -99,7 +102,7 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
 
     data = results["checkpoints"]
     figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-    shown, grid = chosen_checkpoints(data), _grid(s)
+    shown, grid = chosen_checkpoints(data), record_steps(s.chaos_steps, RECORDS)
     for member, colour in zip(shown, colours(len(shown)), strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(data["amplification_after"].values[member])

@@ -97,7 +97,7 @@ class JaxProbed:
             )
         return lambda: np.asarray(self._kernels[key](parameters))
 
-    def chaos(self, parameters: Any, batches: Int[np.ndarray, "T B"], s: ProbeSettings) -> Chaos:
+    def chaos(self, parameters: Any, batches: Int[np.ndarray, "T B"], records: int, s: ProbeSettings) -> Chaos:
         """Perturbed copies and the prediction of the tangent map."""
         leaves, structure = jax.tree.flatten(parameters)
         trained = tuple(np.issubdtype(a.dtype, np.floating) for a in leaves)
@@ -107,7 +107,7 @@ class JaxProbed:
         rates = np.asarray([s.learning_rate, s.momentum], floating[0].dtype)
         return measure_chaos(
             _Descent(self._function, self._loss, structure, trained), (floating, [np.zeros_like(a) for a in floating]),
-            batches, sigma=s.sigma, directions=s.directions, seed=s.seed,
+            batches, sigma=s.sigma, directions=s.directions, records=records, seed=s.seed,
             arguments=(*self._examples(parameters), constants, rates),
         )  # fmt: skip
 

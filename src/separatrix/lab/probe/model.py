@@ -77,7 +77,7 @@ class Model(Protocol):
         """
         ...
 
-    def chaos(self, parameters: Any, batches: Int[np.ndarray, "T B"], s: ProbeSettings) -> Chaos:
+    def chaos(self, parameters: Any, batches: Int[np.ndarray, "T B"], records: int, s: ProbeSettings) -> Chaos:
         """Perturbed copies trained from here with plain SGD, momentum at rest, on batches of these examples."""
         ...
 

@@ -83,8 +83,10 @@ def _loader(s: ProbeSettings, model: Any, paths: Sequence[Path]) -> Callable[[in
 
     def load(number: int) -> Any:
         name = paths[number].name
+        with as_refusals("checkpoints"):
+            tree = read_tree(paths[number], s.subtree)
         with as_refusals(name):
-            parameters = model.load(read_tree(paths[number], s.subtree))
+            parameters = model.load(tree)
         with evaluating(name, s):
             return parameters if model.finite(parameters) else None
 

@@ -115,7 +115,9 @@ class TorchProbed:
         )
         return lambda: kernel().cpu().numpy()
 
-    def chaos(self, parameters: dict[str, Tensor], batches: Int[np.ndarray, "T B"], s: ProbeSettings) -> Chaos:
+    def chaos(
+        self, parameters: dict[str, Tensor], batches: Int[np.ndarray, "T B"], records: int, s: ProbeSettings
+    ) -> Chaos:
         """Perturbed copies, in training mode; dropout draws the same numbers in all of them."""
         assert s.learning_rate is not None
         module = copy.deepcopy(self._at(parameters)).train()
@@ -132,7 +134,7 @@ class TorchProbed:
 
         numbered = list(enumerate(map(torch.from_numpy, batches)))
         return measure_torch_chaos(
-            step, module, optimizer, numbered, sigma=s.sigma, directions=s.directions, seed=s.seed
+            step, module, optimizer, numbered, sigma=s.sigma, directions=s.directions, records=records, seed=s.seed
         )
 
     def _at(self, parameters: dict[str, Tensor]) -> nn.Module:
