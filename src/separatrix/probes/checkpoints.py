@@ -19,8 +19,8 @@ _SAFETENSORS = {
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
-# -- Orbax: a pytree is a folder with this file; a step of a manager holds one such folder for each item
-_ORBAX_TREE = "_METADATA"
+#: Orbax: a pytree is a folder with the one file; a step of a manager has the other and a folder for each item.
+_ORBAX_TREE, _ORBAX_STEP = "_METADATA", "_CHECKPOINT_METADATA"
 _ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
 _ORBAX_ONLY_ITEM = "default"
 
@@ -134,7 +134,8 @@ def _orbax_items(path: Path) -> dict[str, Path]:
     """Folders of the pytrees in a checkpoint by name; its own, without a name, if it is one pytree."""
     if (path / _ORBAX_TREE).is_file():
         return {"": path}
-    return {item.name: item for item in sorted(path.iterdir()) if (item / _ORBAX_TREE).is_file()}
+    inside = sorted(path.iterdir()) if (path / _ORBAX_STEP).is_file() else []
+    return {item.name: item for item in inside if (item / _ORBAX_TREE).is_file()}
 
 
 def _read_npz(path: Path, subtree: str) -> Any:
