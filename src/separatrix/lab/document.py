@@ -69,7 +69,7 @@ def number(value: float | None) -> str:
 def extent(values: Any) -> str:
     """The only one of nested values, or the range of them, for example ``"0.1 to 3"``."""
     known = [value for value in flat(values) if value is not None]
-    return number(min(known, default=None)) + (f" to {number(max(known))}" if len(known) > 1 else "")
+    return " to ".join(dict.fromkeys(number(end) for end in (min(known, default=None), max(known, default=None))))
 
 
 def rounded(count: int) -> str:

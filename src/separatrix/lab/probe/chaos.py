@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from separatrix.lab.probe.curvature import check_batch_size
 from separatrix.lab.probe.figures import chosen_checkpoints, colours, panels, scale
 from separatrix.lab.probe.kind import NOTHING, Checkpoint, Column, Course, Kind, Measured, Shape, Value, always
+from separatrix.lab.probe.model import makes_module
 from separatrix.lab.settings import SettingError
 from separatrix.lab.study import Figure
-from separatrix.probes.chaos.measure import record_steps
+from separatrix.probes.chaos.measure import copies_held, record_steps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -27,8 +28,8 @@ _SETTLED = 0.25  # standard error of log A that counts as converged
 
 _COLUMNS = (
     Column("amplification", "amplification of the perturbation", level=lambda s: (1.0, "neither grows nor shrinks")),  # noqa: ARG005
-    Column("exponent", "growth rate of the copies' distance", "1/step", level=lambda s: (0.0, "")),  # noqa: ARG005
-    Column("tangent_exponent", "growth rate of the tangent map", "1/step", level=lambda s: (0.0, "")),  # noqa: ARG005
+    Column("exponent", "growth rate of the copies' distance", "1/step"),
+    Column("tangent_exponent", "growth rate of the tangent map", "1/step"),
 )
 
 
@@ -38,6 +39,10 @@ def batches(examples: int, size: int, steps: int, seed: int) -> Int[np.ndarray, 
     each = examples // size
     epochs = [rng.permutation(examples)[: each * size].reshape(each, size) for _ in range(-(-steps // each))]
     return np.concatenate(epochs)[:steps]
+
+
+def _copies(s: ProbeSettings) -> int:
+    return 3 * (s.directions + 2) if makes_module(s) else copies_held(s.directions)
 
 
 def _check(s: ProbeSettings, course: Course) -> None:
@@ -111,8 +116,7 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
         axes.plot(grid, np.exp(mean), "o-", ms=3, lw=1.2, color=colour, label=f"step {data['step'].values[member]}")
         axes.fill_between(grid, np.exp(mean - error), np.exp(mean + error), color=colour, alpha=0.15, lw=0)
     axes.axhline(1.0, color="0.6", lw=0.8, ls="--")
-    drawn = np.concatenate([np.asarray(curve.get_ydata()) for curve in axes.get_lines()])
-    scale(axes, drawn[np.isfinite(drawn)])
+    scale(axes, np.concatenate([np.asarray(curve.get_ydata()) for curve in axes.get_lines()]))
     axes.set(xlabel="steps after the perturbation", ylabel="amplification")
     figure.legend(loc="outside upper center", ncols=6, frameon=False)
     return figure
@@ -125,6 +129,7 @@ CHAOS = Kind(
     arrays=_arrays,
     check=_check,
     figures=_figures,
+    copies=_copies,
     note=(
         "Chaos: from each checkpoint, copies train on with plain SGD at the step size and momentum of the settings, "
         "with the momentum buffer at rest: a run that arrives with momentum is another experiment. An unperturbed copy "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[Any, Mapping[str, "xarray.Dataset"]], "matplotlib.figure.Figure"]
 
-_DECADES = 1.5  # positive values that span more are drawn on a logarithmic axis
+_DECADES = 1.3  # positive values that span more are drawn on a logarithmic axis
 _MOST_CURVES = 6
 _MOST_TICKS = 12
 
@@ -32,10 +32,10 @@ def panels(columns: Sequence[Column]) -> Draw:
         shown = [column for column in columns if np.isfinite(data[column.name].values).any()]
         figure, rows = _row_of_panels(max(len(shown), 1))
         for axes, column in zip(rows, shown, strict=False):
-            level = column.level(s)
-            if level is not None:
-                axes.axhline(level[0], color="0.5", lw=1, ls="--", label=level[1] or None)
             points(axes, data, column.variables, "k")
+            if (level := column.level(s)) is not None:
+                axes.axhline(level[0], color="0.5", lw=1, ls="--", label=level[1])
+                scale(axes, np.append(data[column.name].values, level[0]))
             unit = f" [{column.unit}]" if column.unit else ""
             axes.set(
                 xlabel="step of the checkpoint",
@@ -54,7 +54,7 @@ def loss_curve(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matpl
     known = np.isfinite(data["loss"].values)
     axes.plot(data["step"].values[known], data["loss"].values[known], "ko-", ms=4, lw=1)
     axes.set(xlabel="step of the checkpoint", ylabel="loss")
-    scale(axes, data["loss"].values[known])
+    scale(axes, data["loss"].values)
     return figure
 
 
@@ -89,11 +89,12 @@ def points(axes: Any, data: xarray.Dataset, variables: tuple[str, str, str], col
                 step[chosen], value[chosen], bars, fmt="o", ms=4, mfc=face, mec=colour, ecolor=colour, elinewidth=1,
                 label=words,
             )  # fmt: skip
-    scale(axes, value[known])
+    scale(axes, value)
 
 
 def scale(axes: Any, values: Float[np.ndarray, " n"]) -> None:
     """A logarithmic axis where positive values span decades."""
+    values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and np.log10(values.max() / values.min()) > _DECADES:
         axes.set_yscale("log")
 

@@ -154,6 +154,8 @@ class Kind:
         One with a panel for each column if there is none.
     note
         What a reader of the report must know.
+    copies
+        Of the parameters, in number, that measuring may hold.
     seconds
         Expected for each checkpoint.
     """
@@ -167,6 +169,7 @@ class Kind:
     quantities: Callable[[ProbeSettings], Sequence[Quantity]] = lambda s: ()  # noqa: ARG005
     figures: Callable[[ProbeSettings], Sequence[Figure]] | None = None
     note: str = ""
+    copies: Callable[[ProbeSettings], int] = lambda s: 60  # noqa: ARG005
     seconds: float = 0.5
 
 

@@ -92,9 +92,11 @@ def make_model(s: ProbeSettings) -> Model:
     """
     function, data = named_function("model", s.model), read_data(s)
     loss = s.loss if s.loss in LOSSES else named_function("loss", s.loss)
-    if _is_factory(function):
-        from separatrix.lab.probe.torch_probed import TorchProbed
-
+    if makes_module(s):
+        try:
+            from separatrix.lab.probe.torch_probed import TorchProbed
+        except ImportError:
+            raise SettingError(f"model = {s.model!r} needs PyTorch: pip install separatrix[torch].") from None
         return TorchProbed(function, s.model, data, loss)
     from separatrix.lab.probe.jax_probed import JaxProbed
 
@@ -125,8 +127,9 @@ def named_function(setting: str, name: str) -> Callable[..., Any]:
     sys.path.insert(0, here)  # as `python -m` does
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"{setting} = {name!r} is not allowed: {error}.") from None
+    except Exception as error:  # the user's module may raise anything
+        reason = " ".join(str(error).split())
+        raise SettingError(f"{setting} = {name!r} is not allowed: {reason}.") from None
     finally:
         sys.path.remove(here)
     if not callable(found):
@@ -134,9 +137,10 @@ def named_function(setting: str, name: str) -> Callable[..., Any]:
     return found
 
 
-def _is_factory(function: Callable[..., Any]) -> bool:
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    return not needed
+def makes_module(s: ProbeSettings) -> bool:
+    """Whether the function of the model makes an ``nn.Module``: it needs no arguments."""
+    parameters = inspect.signature(named_function("model", s.model)).parameters.values()
+    return not [parameter for parameter in parameters if parameter.default is parameter.empty]
 
 
 def read_data(s: ProbeSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,6 @@ from separatrix.lab.study import Experiment, Figure, Study
 from separatrix.probes.checkpoints import checkpoint_files, checkpoint_paths, read_tree, step_of
 
 _one_at_a_time = threading.Lock()
-_COPIES = 60  # of a checkpoint that measuring it may take
 
 
 def probe(settings: ProbeSettings, *, out: Path, fresh: bool, notify: execution.Notify) -> run.Run:
@@ -153,7 +152,7 @@ def _experiments(s: ProbeSettings) -> list[Experiment]:
             "checkpoints",
             simulate,
             members=len(paths),
-            bytes_per_member=_COPIES * largest,
+            bytes_per_member=largest * max(kind.copies(s) for kind in _kinds(s)),
             seconds=len(paths) * sum(kind.seconds for kind in _kinds(s)),
         )
     ]

@@ -48,11 +48,14 @@ class TorchProbed:
     Raises
     ------
     ProbeError
-        If what is made is no module or has no parameters.
+        If nothing can be made, or what is made is no module or has no parameters.
     """
 
     def __init__(self, make: Callable, name: str, data: tuple[np.ndarray, np.ndarray], loss: str | Callable) -> None:
-        module = make()
+        try:
+            module = make()
+        except Exception as error:
+            raise ProbeError(f"{name} cannot be called ({type(error).__name__}: {error})") from None
         if not isinstance(module, nn.Module):
             raise ProbeError(f"{name} must make an nn.Module, got {type(module).__name__}")
         types = {p.dtype for p in module.parameters()}
