@@ -79,11 +79,18 @@ def test_checkpoints_are_measured_stored_and_reused(folder, monkeypatch, capsys)
     again = capsys.readouterr()
     assert json.loads(again.out)["checkpoints"] == document["checkpoints"]
     assert "These checkpoints were measured before" in again.err
+    monkeypatch.setenv("COLUMNS", "110")
     assert cli.main(arguments[:-1]) == 0
     table = capsys.readouterr().out.splitlines()
+    assert max(map(len, table[:4])) <= 110
     assert table[0].split() == ["checkpoint", "loss", "sharpness", "most_negative", "noise_trace", "noise_scale"]
     assert f"{first['sharpness']:.4g} ± " in table[1]
     assert table[3].split() == ["step-100.npz", "diverged", "–", "–", "–", "–"]
+    monkeypatch.setenv("COLUMNS", "60")  # the other columns come below
+    assert cli.main(arguments[:-1]) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow[:9])) <= 60
+    assert [narrow[k].split()[0] for k in (0, 5)] == ["checkpoint", "checkpoint"]
     for verb in ("show", "report"):
         assert cli.main([verb, document["hash"]]) == 0
         assert "report.html" in capsys.readouterr().out

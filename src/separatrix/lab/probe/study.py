@@ -154,6 +154,7 @@ def _experiments(s: ProbeSettings) -> list[Experiment]:
             members=len(paths),
             bytes_per_member=largest * max(kind.copies(s) for kind in _kinds(s)),
             seconds=len(paths) * sum(kind.seconds for kind in _kinds(s)),
+            most_together=1,
         )
     ]
 
