@@ -29,6 +29,7 @@ from separatrix.lab.study import Experiment, Figure, Study
 from separatrix.probes.checkpoints import checkpoint_files, checkpoint_paths, read_tree, step_of
 
 _one_at_a_time = threading.Lock()
+_TOGETHER = 2**22  # bytes of the checkpoints in one part: what a kill can destroy takes longer for larger ones
 
 
 def probe(settings: ProbeSettings, *, out: Path, fresh: bool, notify: execution.Notify) -> run.Run:
@@ -154,7 +155,7 @@ def _experiments(s: ProbeSettings) -> list[Experiment]:
             members=len(paths),
             bytes_per_member=largest * max(kind.copies(s) for kind in _kinds(s)),
             seconds=len(paths) * sum(kind.seconds for kind in _kinds(s)),
-            most_together=1,
+            most_together=max(1, _TOGETHER // largest),
         )
     ]
 

@@ -127,12 +127,15 @@ class TorchProbed:
         trained = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, s.learning_rate, momentum=s.momentum)
 
-        def step(module: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[int, Tensor]) -> None:
+        def value(module: nn.Module, batch: tuple[int, Tensor]) -> Tensor:
             number, examples = batch
-            optimizer.zero_grad()
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(number)
-                self._loss(module(self._inputs[examples]), self._targets[examples]).backward()
+                return self._loss(module(self._inputs[examples]), self._targets[examples])
+
+        def step(module: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[int, Tensor]) -> None:
+            optimizer.zero_grad()
+            value(module, batch).backward()
             optimizer.step()
 
         numbered = list(enumerate(map(torch.from_numpy, batches)))
