@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from separatrix import cli
-from separatrix.lab import discovery, probe
+from separatrix.lab import discovery
+from separatrix.lab.probe.settings import ProbeSettings
 from separatrix.lab.settings import specs
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ def test_the_links_are_seen():
 def test_options_exist(page):
     classes = [*(study.settings for study in STUDIES), cli.RunOptions, cli.ListOptions, cli.ShowOptions,
                cli.ReportOptions, cli.GalleryOptions, cli.SweepOptions, cli.SweepShowOptions,
-               cli.ProbeOptions, probe.ProbeSettings]  # fmt: skip
+               cli.ProbeOptions, ProbeSettings]  # fmt: skip
     fields = {field: spec for one in classes for field, spec in specs(one).items()}
     switches = {f"no_{field}" for field, spec in fields.items() if spec.kind is bool}
     known = {"help", "version", "over", *fields, *switches}

@@ -28,7 +28,7 @@ usage:
   separatrix show RUN [--json] [--out DIR]      verdicts of a finished run
   separatrix report RUN [--out DIR]             judge, draw and report again from the data of a run
   separatrix gallery [DIR] [--serve]            a web site of all runs in a folder
-  separatrix probe --checkpoints DIR ...        curvature and gradient noise of a model of your own
+  separatrix probe --checkpoints DIR ...        what a model of your own is doing along its checkpoints
   separatrix --version
   separatrix VERB --help, separatrix run STUDY --help
 
@@ -466,28 +466,33 @@ def _print_run(document: dict[str, Any], as_json: bool) -> int:
 
 
 def _probe(tokens: list[str]) -> int:
-    from separatrix.lab import interrupts, probe, runtime
+    from separatrix.lab import interrupts, runtime
     from separatrix.lab.progress import notice
+
+    runtime.configure()
+    from separatrix.lab.probe import study, table
+    from separatrix.lab.probe.settings import ProbeSettings
 
     if _wants_help(tokens):
         return _say(
             "usage: separatrix probe --checkpoints DIR --model MODULE:FUNCTION --data FILE.npz [options]\n\n"
-            f"settings\n{options.describe(probe.ProbeSettings, width=_width())}\n\n"
+            f"settings\n{options.describe(ProbeSettings, width=_width())}\n\n"
             f"options\n{options.describe(ProbeOptions, width=_width())}"
         )
     given, rest = options.parse(tokens, ProbeOptions)
-    overrides, rest = options.parse(rest, probe.ProbeSettings)
-    options.reject_rest(rest, [*specs(probe.ProbeSettings), *specs(ProbeOptions)])
+    overrides, rest = options.parse(rest, ProbeSettings)
+    options.reject_rest(rest, [*specs(ProbeSettings), *specs(ProbeOptions)])
     chosen = ProbeOptions(**given)
-    runtime.configure()
     with interrupts.remembered():
-        settings = probe.STUDY.resolve("default", overrides)
-        finished = probe.probe(settings, out=Path(chosen.out), fresh=chosen.fresh, notify=notice)
+        settings = study.STUDY.resolve("default", overrides)
+        finished = study.probe(settings, out=Path(chosen.out), fresh=chosen.fresh, notify=notice)
     if finished.reused:
         notice("These checkpoints were measured before and the run is reused; --fresh measures again.")
-    measured = probe.rows(finished)
+    measured = table.rows(study.measured(finished, settings))
     if chosen.json:
         from separatrix.lab.store import json_text
 
         return _say(json_text({**finished.document, "checkpoints": measured}).rstrip())
-    return _say(f"{probe.table(measured)}\n\n{finished.document['report']}")
+    _say(f"{table.text(measured, study.columns(settings), _width())}\n")
+    whole = [quantity for quantity in finished.document["quantities"] if not quantity["dimensions"]]
+    return _print_run({**finished.document, "quantities": whole}, as_json=False)

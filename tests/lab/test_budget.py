@@ -1,5 +1,7 @@
 """The split of an experiment follows from memory and time, covers every member once, and refuses what cannot fit."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,11 @@ def test_parts_cover_all_members_and_fit(members, bytes_per_member, seconds, ava
 
 def test_a_short_experiment_is_one_part():
     assert budget.part_size(experiment(seconds=10.0), 10**9) == 1000
+
+
+def test_a_part_has_no_more_members_than_the_experiment_allows():
+    whole = dataclasses.replace(experiment(members=10, seconds=1.0), most_together=1)
+    assert budget.part_size(whole, 10**9) == 1
 
 
 def test_equal_parts_are_preferred():

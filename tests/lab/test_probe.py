@@ -79,11 +79,18 @@ def test_checkpoints_are_measured_stored_and_reused(folder, monkeypatch, capsys)
     again = capsys.readouterr()
     assert json.loads(again.out)["checkpoints"] == document["checkpoints"]
     assert "These checkpoints were measured before" in again.err
+    monkeypatch.setenv("COLUMNS", "110")
     assert cli.main(arguments[:-1]) == 0
     table = capsys.readouterr().out.splitlines()
+    assert max(map(len, table[:4])) <= 110
     assert table[0].split() == ["checkpoint", "loss", "sharpness", "most_negative", "noise_trace", "noise_scale"]
     assert f"{first['sharpness']:.4g} ± " in table[1]
-    assert "nan ± nan ?" in table[3]
+    assert table[3].split() == ["step-100.npz", "diverged", "–", "–", "–", "–"]
+    monkeypatch.setenv("COLUMNS", "60")  # the other columns come below
+    assert cli.main(arguments[:-1]) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow[:9])) <= 60
+    assert [narrow[k].split()[0] for k in (0, 5)] == ["checkpoint", "checkpoint"]
     for verb in ("show", "report"):
         assert cli.main([verb, document["hash"]]) == 0
         assert "report.html" in capsys.readouterr().out
@@ -118,15 +125,22 @@ def test_modules_are_loaded_with_their_checkpoints(folder, monkeypatch, capsys):
         ({"model": "nowhere:net"}, "model = 'nowhere:net' is not allowed: No module named 'nowhere'."),
         ({"data": "short.npz"}, "inputs and targets must have the same number of examples, got (40, 4) and (39,)."),
         ({"data": "none.npz"}, "it must be an .npz file with inputs and targets"),
-        ({"checkpoints": "nothing"}, "holds no checkpoint (.npz, .safetensors, .pt, .pth)."),
+        ({"checkpoints": "nothing"}, "holds no checkpoint (.npz, .safetensors, .pt, .pth or Orbax)."),
         ({"more": ["--probe", "entropy"]}, "probe = ('entropy',) is not allowed: it must be one or more values"),
         ({"more": ["--examples", "41"]}, "examples = 41 is not allowed: the data have 40 examples."),
         ({"more": ["--probe", "batch-sharpness", "--batch-size", "64"]},
          "batch_size = 64 is not allowed: the data have 40 examples."),
         ({"more": ["--loss", "mse"]}, "step-0.npz: probed_model:net cannot be evaluated with these parameters"),
+        ({"more": ["--loss", "hinge"]}, "loss = 'hinge' is not allowed: it must be cross-entropy, mse or module:"),
+        ({"more": ["--subtree", "params"]}, "checkpoints: step-0.npz holds no 'params', but w, v."),
+        ({"more": ["--probe", "chaos"]},
+         "learning_rate needs a value for the probe chaos: it must be the step size of the training."),
+        ({"more": ["--probe", "blocks"]}, "blocks needs a value for the probe blocks: it must be NAME=REGEX"),
+        ({"more": ["--probe", "blocks", "--blocks", "all=w"]}, "the parameter v must be in one group, and is in none."),
+        ({"more": ["--probe", "blocks", "--blocks", "a=(", "b=v"]}, "blocks = '(' is not allowed: it is no regular"),
     ],
     ids=["no function", "text", "no module", "lengths", "no data", "no checkpoints", "probe", "examples", "batch size",
-         "shapes"],
+         "shapes", "loss", "subtree", "chaos", "no blocks", "some blocks", "expression"],
 )  # fmt: skip
 def test_bad_requests_are_refused_in_one_sentence_and_nothing_is_written(folder, monkeypatch, capsys, change, sentence):
     monkeypatch.chdir(folder)

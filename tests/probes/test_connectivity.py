@@ -43,6 +43,15 @@ def test_interpolation_is_exact_at_both_ends():
     np.testing.assert_array_equal(interpolated(a, b, 1.0)[0], b[0])
 
 
+def test_integers_are_not_interpolated_and_tensors_are():
+    torch = pytest.importorskip("torch")
+    first, second = (
+        {"w": torch.tensor([value]), "batches": torch.tensor(count)} for value, count in ((1.0, 3), (2.0, 9))
+    )
+    middle = interpolated(first, second, 0.5)
+    assert (middle["w"].item(), middle["batches"].item(), middle["batches"].dtype) == (1.5, 3, torch.int64)
+
+
 def test_disagreement_counts_different_predictions_whatever_their_confidence():
     first = jnp.asarray([[3.0, 1.0], [0.0, 1.0], [5.0, 4.9], [0.0, 9.0]])
     second = jnp.asarray([[1.0, 0.9], [2.0, 1.0], [0.0, 4.9], [0.0, 1.0]])

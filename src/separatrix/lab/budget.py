@@ -39,7 +39,7 @@ def part_size(experiment: Experiment, available: int) -> int:
         )
     by_memory = int(available * MEMORY_SHARE) // need if need else experiment.members
     by_time = int(experiment.members / max(experiment.seconds / PART_SECONDS, 1.0))
-    most = max(min(by_memory, by_time), 1)
+    most = max(min(by_memory, by_time, experiment.most_together or experiment.members), 1)
     # equal parts compile once; a slightly smaller part that divides the members is worth that
     divisor = next(size for size in range(most, 0, -1) if experiment.members % size == 0)
     return divisor if 2 * divisor > most else most

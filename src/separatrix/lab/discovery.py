@@ -21,7 +21,7 @@ PATH_VARIABLE = "SEPARATRIX_PATH"
 
 _ROOMS = ("systems", "evals")
 #: Modules that declare a study with a verb of its own: not listed, but found by name, so that its runs can be shown.
-_OWN_VERB = {"probe": "separatrix.lab.probe"}
+_OWN_VERB = {"probe": "separatrix.lab.probe.study"}
 _DECLARATION = re.compile(r"^STUDY\b\s*[:=]", re.MULTILINE)
 
 

@@ -66,6 +66,12 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
+def extent(values: Any) -> str:
+    """The only one of nested values, or the range of them, for example ``"0.1 to 3"``."""
+    known = [value for value in flat(values) if value is not None]
+    return " to ".join(dict.fromkeys(number(end) for end in (min(known, default=None), max(known, default=None))))
+
+
 def rounded(count: int) -> str:
     """A large number of which only the size matters: two significant digits, for example ``"1,500"``."""
     return f"{int(float(f'{count:.2g}')):,}"

@@ -17,7 +17,7 @@ PACKAGES = ("separatrix", "numpy", "scipy", "jax", "jaxlib", "xarray", "zarr", "
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute, store or draw."""
     table = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(["torch"] if "torch" in sys.modules else [])):
         try:
             table[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -54,6 +54,7 @@ def _template() -> jinja2.Template:
         "in_bytes": budget.in_bytes,
         "gauge": gauge,
         "rounded": document.rounded,
+        "extent": document.extent,
     }
     return environment.get_template("report.html")
 

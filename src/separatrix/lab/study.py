@@ -59,6 +59,8 @@ class Experiment:
         Expected duration of all members on a machine with two cores, compilation included.
     control
         Whether only controls need it (then it is left out with ``--no-controls``).
+    most_together
+        Members of one part at most, where a duration cannot be told beforehand; None leaves it to the other numbers.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Experiment:
     bytes_per_member: int = 0
     seconds: float = 0.0
     control: bool = False
+    most_together: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

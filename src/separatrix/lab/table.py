@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from separatrix.lab.document import flat, interval, number, region, rounded, summary
+from separatrix.lab.document import extent, flat, interval, number, region, rounded, summary
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -34,11 +34,13 @@ def print_verdicts(document: dict[str, Any], stream: TextIO) -> None:
 def _print_quantities(quantities: list[dict[str, Any]], console: Console) -> None:
     """One line for each quantity: its only value, or the range of its values."""
     for quantity in quantities:
-        values = [value for value in flat(quantity["estimate"]) if value is not None]
-        text = number(min(values, default=None)) + (f" to {number(max(values))}" if len(values) > 1 else "")
         unit = f" {quantity['unit']}" if quantity["unit"] else ""
-        over = f" over {' and '.join(quantity['dimensions'])}" if len(values) > 1 else ""
-        console.print(f"{quantity['name']}: {text}{unit}{over} ({quantity['label']})", soft_wrap=True, markup=False)
+        over = f" over {' and '.join(quantity['dimensions'])}" if len(flat(quantity["estimate"])) > 1 else ""
+        console.print(
+            f"{quantity['name']}: {extent(quantity['estimate'])}{unit}{over} ({quantity['label']})",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _table(document: dict[str, Any], terminal: bool) -> Table:

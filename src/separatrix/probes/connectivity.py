@@ -44,8 +44,9 @@ class Barrier:
 
 
 def interpolated(first: Parameters, second: Parameters, share: Any) -> Parameters:
-    """``(1 - share) first + share second``."""
-    return jax.tree.map(lambda a, b: (1 - share) * a + share * b, first, second)
+    """``(1 - share) first + share second``, of arrays of any framework; integers are those of the first."""
+    floating = lambda a: "float" in str(getattr(a, "dtype", "float"))  # noqa: E731
+    return jax.tree.map(lambda a, b: (1 - share) * a + share * b if floating(a) else a, first, second)
 
 
 def loss_barrier(
@@ -59,7 +60,7 @@ def loss_barrier(
         Loss of parameters, usually on test data. With batch normalisation it must take the statistics of the units at
         these very parameters; with those of another network a barrier is an artefact.
     first, second
-        Parameters at the two ends.
+        Parameters at the two ends: pytrees of arrays of any framework, a PyTorch state for example.
     points
         Points of the grid, ends included, at least 3.
     tolerance

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from separatrix.engines.intervals import mean_interval
-from separatrix.engines.parallel_runs import BatchStep
+from separatrix.engines.parallel_runs import BatchStep, places
 from separatrix.probes.chaos.copies import Parameters, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction
 from separatrix.probes.chaos.tangent import tangent_growth
@@ -25,9 +25,11 @@ class NotDeterministicError(ProbeError):
         )
 
 
-def blown_up(step: int) -> str:
-    """What is said of a run with nothing to compare its copies to."""
-    return f"the run itself is not finite at step {step}: give the batches before that"
+class BlownUpError(ProbeError):
+    """The run itself stopped being finite, so that there is nothing to compare its copies to."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the run itself is not finite at step {step}: give the batches before that")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,16 @@ class Chaos:
             return mean_interval(growth / self.steps[-1])
 
 
+def record_steps(total: int, records: int) -> Int[np.ndarray, " t"]:
+    """Equally spaced steps up to the last; all of them if there are fewer than records."""
+    return np.linspace(0, total, min(records, total) + 1).astype(int)[1:]
+
+
+def copies_held(directions: int) -> int:
+    """Copies of the parameters that :func:`measure_chaos` holds at a time, momentum and tangents included."""
+    return places() * (2 + 2 * directions)
+
+
 def measure_chaos(
     step: BatchStep, state: tuple[Parameters, Any], batches: Any, *, sigma: float = 1e-6, directions: int = 3,
     records: int = 10, tangent: bool = True, seed: int = 0, arguments: tuple = (),
@@ -111,16 +123,18 @@ def measure_chaos(
     ------
     NotDeterministicError
         If an unperturbed copy does not keep the very bits of the run.
+    BlownUpError
+        If the run itself stops being finite.
     ProbeError
-        If ``sigma`` is too small for the floating-point type (the sentence says the smallest usable), the run itself
-        blows up, or there are no batches or fewer than two directions.
+        If ``sigma`` is too small for the floating-point type (the sentence says the smallest usable), or there are no
+        batches or fewer than two directions.
     """
     total = len(jax.tree.leaves(batches)[0])
     if directions < 2 or total < 1 or records < 1:
         raise ProbeError(
             f"there must be two or more directions, a batch and a record, got {directions}, {total}, {records}"
         )
-    grid = np.unique(np.linspace(0, total, records + 1).astype(int)[1:])
+    grid = record_steps(total, records)
     steps = grid.tolist()
     start = jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
     ways = [random_direction(np.random.default_rng([seed, k]), state[0]) for k in range(directions)]
@@ -133,7 +147,7 @@ def measure_chaos(
 
     result = separate(step, start, piece, [0], steps, spawn, arguments)
     if np.any(~np.isfinite(result.norm)):
-        raise ProbeError(blown_up(int(grid[np.flatnonzero(~np.isfinite(result.norm[0]))[0]])))
+        raise BlownUpError(int(grid[np.flatnonzero(~np.isfinite(result.norm[0]))[0]]))
     unperturbed = result.distance[0, 0, 0]
     if np.any(unperturbed != 0):
         raise NotDeterministicError(int(grid[np.flatnonzero(unperturbed != 0)[0]]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from separatrix.probes.chaos.copies import dissimilarity
-from separatrix.probes.chaos.measure import Chaos, NotDeterministicError, blown_up
+from separatrix.probes.chaos.measure import BlownUpError, Chaos, NotDeterministicError, record_steps
 from separatrix.probes.chaos.perturbation import norms, perturbed, random_direction
 from separatrix.probes.chaos.torch_tangent import BatchLoss, TorchTangent, refuse_narrow, trained
 from separatrix.probes.operators import ProbeError
@@ -48,9 +48,11 @@ def measure_torch_chaos(
     ------
     NotDeterministicError
         If an unperturbed copy does not keep the very bits of the run.
+    BlownUpError
+        If the run itself stops being finite.
     ProbeError
-        If ``sigma`` is too small for the type of the parameters, the run itself blows up, there are no batches or fewer
-        than two directions, or as of :class:`.torch_tangent.TorchTangent`.
+        If ``sigma`` is too small for the type of the parameters, there are no batches or fewer than two directions, or
+        as of :class:`.torch_tangent.TorchTangent`.
     """
     import torch
 
@@ -72,7 +74,7 @@ def measure_torch_chaos(
         with torch.no_grad():
             for parameter, value in zip(trained(lane), moved, strict=True):
                 parameter.copy_(torch.from_numpy(value).to(parameter))
-    grid = np.unique(np.linspace(0, len(batches), records + 1).astype(int)[1:])
+    grid = record_steps(len(batches), records)
     distances, angles, sizes, growth = [], [], [], []
     for step, batch in enumerate(batches, 1):
         with nullcontext() if tangent is None else tangent.following(batch):
@@ -83,7 +85,7 @@ def measure_torch_chaos(
             reference, unperturbed, *copies = (_parameters(lane) for lane, _ in lanes)
             sizes.append(norms(_single(reference))[0])
             if not np.isfinite(sizes[-1]):
-                raise ProbeError(blown_up(step))
+                raise BlownUpError(step)
             if any(np.any(a != b) for a, b in zip(reference, unperturbed, strict=True)):
                 raise NotDeterministicError(step)
             distances.append([_distance(one, reference) for one in copies])

@@ -27,6 +27,10 @@ _MOST_POSITIONS = 8  # whose pairs are summed one by one
 _PASS = 16  # multiplications in the time of one pass over an entry of the kernel
 
 
+class TooLargeError(ProbeError):
+    """An exact kernel that does not fit the memory; products with probe vectors do."""
+
+
 def contract(
     layers: Sequence[tuple[LayerBlock, LayerBlock]], rest: Sequence[tuple[Any, Any]], class_trace: bool = False
 ) -> Any:
@@ -143,7 +147,7 @@ def block_of_examples(
 
     Raises
     ------
-    ProbeError
+    TooLargeError
         If not even the kernel of one example with another fits: one sentence with the bytes it takes.
     """
     example = 2 * differentiated * rest  # and joined to one array
@@ -161,7 +165,7 @@ def block_of_examples(
     if bytes_of(samples) <= memory_bytes:
         return samples, bytes_of(samples)
     if bytes_of(1) > memory_bytes:
-        raise ProbeError(
+        raise TooLargeError(
             f"the exact kernel of {samples} examples and {outputs} outputs takes {bytes_of(1) / 2**20:.1f} MiB, more "
             f"than the {memory_bytes / 2**20:.1f} MiB allowed: take fewer examples, another contraction, or products "
             "with probe vectors, which need no kernel"

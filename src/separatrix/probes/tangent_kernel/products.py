@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from separatrix.probes.operators import ModelOperators
+from separatrix.probes.operators import ModelOperators, ProbeError
+from separatrix.probes.tangent_kernel.blocks import refuse_unknown
+from separatrix.probes.tangent_kernel.contraction import Contraction
 
 
 def sign_probes(shape: tuple[int, ...], count: int, seed: int) -> Float[np.ndarray, "m ..."]:
@@ -43,6 +45,45 @@ def kernel_products(model: ModelOperators, probes: Float[np.ndarray, "m ..."], t
         raise ValueError(f"probes have shape {probes.shape[1:]} each, but the outputs of the model have {shape}")
     parts = [model.vector(probes[start : start + together]) for start in range(0, len(probes), together)]
     return np.concatenate([np.asarray(model.jvp(model.vjp(part))) for part in parts])
+
+
+def contracted_products(
+    model: ModelOperators, probes: Float[np.ndarray, "m ..."], contraction: Contraction, together: int = 8
+) -> np.ndarray:
+    """The same for a kernel that is contracted over the outputs of a model, ``(N, C)``.
+
+    Such a kernel is ``sum_e (I x e)^T J J^T (I x e)``, where e runs over ``C^-1/2`` times the unit vectors of the
+    outputs (class-trace) or is ``C^-1/2 (1, ..., 1)`` alone (sum-of-logits): a product takes C of the full kernel's, or
+    one.
+
+    Parameters
+    ----------
+    model, together
+        As of :func:`kernel_products`.
+    probes
+        ``(m, *outputs)`` for the full kernel, ``(m, N)`` for the others.
+    contraction
+        Which kernel.
+
+    Returns
+    -------
+    As the probes.
+
+    Raises
+    ------
+    ProbeError
+        If it is no contraction, or outputs to be contracted are not ``(N, C)``.
+    """
+    refuse_unknown(contraction)
+    if contraction == "full":
+        return kernel_products(model, probes, together)
+    shape = tuple(model.outputs().shape)
+    if len(shape) != 2:
+        raise ProbeError(f"a contraction over outputs needs those of shape (examples, classes), got {shape}")
+    classes = shape[1]
+    directions = np.ones((1, classes)) if contraction == "sum-of-logits" else np.eye(classes)
+    parts = [kernel_products(model, probes[..., None] * e, together) @ e for e in directions]
+    return sum(parts[1:], parts[0]) / classes
 
 
 @dataclass(frozen=True)
@@ -81,13 +122,14 @@ def estimated_distance(first: Float[Any, "m ..."], second: Float[Any, "m ..."]) 
 
 @dataclass(frozen=True)
 class KernelSize:
-    """Trace, Frobenius norm and effective rank ``tr(K)^2 / |K|^2``, the former with standard errors over the probes."""
+    """Trace, Frobenius norm and effective rank ``tr(K)^2 / |K|^2``, with standard errors over the probes."""
 
     trace: float
     trace_error: float
     norm: float
     norm_error: float
     effective_rank: float
+    effective_rank_error: float
 
 
 def kernel_size(products: Float[Any, "m ..."], probes: Float[np.ndarray, "m ..."]) -> KernelSize:
@@ -105,10 +147,13 @@ def kernel_size(products: Float[Any, "m ..."], probes: Float[np.ndarray, "m ..."
     m = len(probes)
     traces, squares = np.sum(products * probes, axis=1), np.sum(products**2, axis=1)
     trace, norm = float(traces.mean()), float(np.sqrt(squares.mean()))
+    # influence of a probe on the ratio (delta method)
+    on_rank = 2 * trace / norm**2 * (traces - trace) - trace**2 / norm**4 * (squares - norm**2)
     return KernelSize(
         trace,
         float(traces.std(ddof=1) / np.sqrt(m)),
         norm,
         float(squares.std(ddof=1) / np.sqrt(m) / (2 * norm)),
         trace**2 / norm**2,
+        float(on_rank.std(ddof=1) / np.sqrt(m)),
     )
