@@ -131,7 +131,7 @@ def test_runs_that_diverged_leave_a_claim_undecided():
         ({"switches": (20, 40, 60)}, "switches = (20, 40, 60)", "increasing from 0"),
         ({"switches": (0, 40, 40)}, "switches = (0, 40, 40)", "increasing from 0"),
         ({"switches": (0, 40, 400)}, "switches = (0, 40, 400)", "less than steps = 300"),
-        ({"examples": 15}, "examples = 15", "even"),
+        ({"examples": 18}, "examples = 18", "multiple of 4"),
         ({"checkpoint_every": 100}, "checkpoint_every = 100", "at most 20"),
         ({"checkpoint_every": 1}, "checkpoint_every = 1 ", "at least 2"),
         ({"batch_size": 2000}, "batch_size = 2000", "at most 899"),
