@@ -41,7 +41,8 @@ class KernelCourse:
     norm, effective_rank, alignment
         ``(t,)``: Frobenius norm, ``tr(K)^2 / |K|^2``, alignment with the centred one-hot labels.
     eigenvalues
-        ``(t, 5)``: the largest.
+        ``(t, 5)``: the largest; lower bounds, about one part in a thousand or less too small, if kernels are
+        estimated.
     rounding
         Distance between two evaluations of a kernel at the last checkpoint, exact and by products, which differ in
         rounding alone: below it nothing is measured.

@@ -8,6 +8,7 @@ import numpy as np
 
 from separatrix.probes.tangent_kernel.jax_layers import factor_sizes
 from separatrix.probes.tangent_kernel.jax_products import product_bytes
+from separatrix.systems.training_phases.estimated_kernels import BLOCK, BLOCKS
 from separatrix.systems.training_phases.exact_kernels import exact_bytes, traced
 from separatrix.systems.training_phases.kernel_course import SUBSETS
 from separatrix.systems.training_phases.task import Task, TrainingSettings
@@ -16,8 +17,8 @@ from separatrix.systems.training_phases.task import Task, TrainingSettings
 PATIENCE = 4.0
 #: Bytes that the exact kernels of one run may take unless they are asked for.
 EXACT_BYTES = 2**30
-#: Forward passes in a product with its derivatives of subsets, and products in a search for eigenvalues (measured).
-_PASSES, _SEARCH = 6, 20
+#: Forward passes in a product, with those of subsets and without (measured).
+_PASSES, _WITHIN = 4, 6
 #: Passes over an exact kernel that its statistics take, beside one for each other checkpoint.
 _SWEEPS = 60
 _SECONDS = 3e-11  # of a multiplication on one core (measured)
@@ -69,7 +70,7 @@ def kernel_cost(
     rows = samples * outputs
     forward = samples * (rest + sum(positions * seen * put_out for positions, seen, put_out in layers))
     if vectors:
-        work = checkpoints * forward * (_PASSES * vectors + 2 * _PASSES * _SEARCH)
+        work = checkpoints * forward * (_WITHIN * (vectors + 1) + _PASSES * BLOCK * BLOCKS)
         # products and those of subsets, and the former of one vector in float64
         kept = 2 * size * (vectors + 1) * rows * checkpoints + 8 * rows * checkpoints
         return KernelCost(work, kept + product_bytes(network, parameters, examples, SUBSETS))

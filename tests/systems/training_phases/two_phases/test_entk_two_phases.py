@@ -70,6 +70,22 @@ def test_motion_after_the_transition_is_seen_above_rounding_and_undecided_once_e
     assert verdicts(frozen_kernel(SETTINGS, results)) == ["fails"]
 
 
+def test_motion_that_estimates_do_not_resolve_is_undecided_and_never_denied():
+    rng = np.random.default_rng(7)
+    estimated = STUDY.resolve("smoke", {"kernel": "estimated", "kernel_vectors": 16})
+    results = runs_of(path(rng, 1.0, 0.1))
+    distance = results["runs"]["distance"]
+    results["runs"]["standard_error"] = 0.05 * distance
+    assert verdicts(still_moving(estimated, results)) == ["holds", "holds"]
+    results["runs"]["standard_error"] = 0.5 * distance
+    found = still_moving(estimated, results)
+    assert verdicts(found) == ["holds", "undecided"]
+    assert "4e+02 sign vectors" in found[1].note  # 16 (10 / 2)^2
+    still = runs_of(path(rng, 1.0, 1e-9))
+    still["runs"]["standard_error"] = 0.05 * still["runs"]["distance"]
+    assert verdicts(still_moving(estimated, still))[0] == "fails"
+
+
 def test_a_cone_is_narrow_where_late_kernels_stay_together_and_not_where_they_walk_away():
     rng = np.random.default_rng(2)
     assert verdicts(narrow_cone(SETTINGS, runs_of(path(rng, 1.0, 0.2)))) == ["holds", "holds"]
