@@ -252,25 +252,19 @@ def test_products_in_tiles_and_groups_are_those_of_the_kernel_and_of_its_diagona
     jacobian = jax.jit(jax.jacrev(lambda p: convolutional(p, x)))(parameters)
     rows = np.concatenate([np.asarray(a).reshape(24 * CLASSES, -1) for a in jax.tree.leaves(jacobian)], axis=1)
     kernel = (rows @ rows.T).reshape(24, CLASSES, 24, CLASSES)
-    vectors = np.random.default_rng(9).normal(size=(11, 24, CLASSES))  # two groups, one filled up
-    products, within = tangent_products(convolutional, parameters, x, vectors, subsets=2)
+    vectors = jnp.asarray(np.random.default_rng(9).normal(size=(11, 24, CLASSES)))  # two groups, one filled up
+    program = _products.lower(convolutional, 2, parameters, x, vectors).compile()
+    products, within = program(parameters, x, vectors)
     size = np.abs(kernel).max()
     np.testing.assert_allclose(products, np.einsum("icjd,mjd->mic", kernel, vectors), atol=1e-10 * size)
     for part in (slice(12), slice(12, None)):
         expected = np.einsum("icjd,mjd->mic", kernel[part, :, part], vectors[:, part])
         np.testing.assert_allclose(within[:, part], expected, atol=1e-10 * size)
+    vectors_and_products = 4 * vectors.nbytes
+    predicted = product_bytes(convolutional, parameters, x, subsets=2) + vectors_and_products
+    assert program.memory_analysis().temp_size_in_bytes <= predicted
     with pytest.raises(ValueError, match="5 subsets"):
         tangent_products(convolutional, parameters, x, vectors, subsets=5)
-
-
-def test_products_keep_to_the_memory_that_is_predicted():
-    parameters, _ = model(convolutional)
-    for samples in (24, 240):
-        x, vectors = jnp.zeros((samples, 36)), jnp.zeros((16, samples, CLASSES))
-        program = _products.lower(convolutional, 2, parameters, x, vectors).compile()
-        own = 4 * vectors.nbytes  # vectors and products in groups
-        taken = program.memory_analysis().temp_size_in_bytes
-        assert taken <= product_bytes(convolutional, parameters, x, subsets=2) + own
 
 
 def test_all_distances_are_those_of_the_pairs_and_keep_their_digits():

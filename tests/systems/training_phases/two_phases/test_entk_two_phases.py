@@ -215,3 +215,19 @@ def test_results_do_not_depend_on_the_parts(finished):
             np.testing.assert_allclose(
                 part[variable].values, whole[variable].values[3:5], rtol=1e-5, atol=1e-8, err_msg=variable
             )
+
+
+@pytest.mark.slow
+def test_a_run_with_estimated_kernels_checks_its_own_errors(tmp_path):
+    changes = {"kernel": "estimated", "kernel_vectors": 8, "samples": 400, "hidden_widths": (12,), "steps": 90,
+               "checkpoint_every": 5, "batch_size": 32, "switches": (0, 20, 40), "runs": 3}  # fmt: skip
+    settings = STUDY.resolve("smoke", changes)
+    names = ("final_distance_of_subsets", "estimate_check")
+    done = lab_run.run(STUDY, settings, out=tmp_path, only=("K2", *names), controls=False)
+    (claim,) = done.document["claims"]
+    assert len(claim["measurements"]) >= 2  # against rounding, and against the standard error
+    subsets, check = (next(one for one in done.document["quantities"] if one["name"] == name) for name in names)
+    assert 0 < check["estimate"] < 10  # a squared normal number, mean of three
+    assert 0 < subsets["low"] < subsets["estimate"] < subsets["high"] < 1
+    report = (done.folder / "report.html").read_text()
+    assert report.count("estimated from 8 sign vectors") > len(STUDY.figures(settings)) - 2  # captions and notes
