@@ -16,8 +16,8 @@ from separatrix.systems.training_phases.task import Task, TrainingSettings
 #: Exact kernels have no error: they may cost this many times as much as estimated ones.
 PATIENCE = 4.0
 #: Bytes that the exact kernels of one run may take unless they are asked for.
-EXACT_BYTES = 2**30
-#: Forward passes in a product, with those of subsets and without (measured).
+EXACT_BYTES = 2**32
+#: Forward passes in a product, and in one together with those of subsets (measured).
 _PASSES, _WITHIN = 4, 6
 #: Passes over an exact kernel that its statistics take, beside one for each other checkpoint.
 _SWEEPS = 60
@@ -71,8 +71,8 @@ def kernel_cost(
     forward = samples * (rest + sum(positions * seen * put_out for positions, seen, put_out in layers))
     if vectors:
         work = checkpoints * forward * (_WITHIN * (vectors + 1) + _PASSES * BLOCK * BLOCKS)
-        # products and those of subsets, and the former of one vector in float64
-        kept = 2 * size * (vectors + 1) * rows * checkpoints + 8 * rows * checkpoints
+        # products and those of subsets, gathered one by one, then stacked; the former of one vector in float64
+        kept = 4 * size * (vectors + 1) * rows * checkpoints + 8 * rows * checkpoints
         return KernelCost(work, kept + product_bytes(network, parameters, examples, SUBSETS))
     gram = rows**2 * (rest + checkpoints + _SWEEPS)
     for positions, seen, put_out in layers:
