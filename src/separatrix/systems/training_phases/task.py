@@ -13,6 +13,7 @@ from separatrix.lab import SettingError, setting
 from separatrix.networks.activations import Activation
 from separatrix.networks.cnn import CNN
 from separatrix.networks.mlp import MLP
+from separatrix.systems.training_phases.kernel_course import SUBSETS
 from separatrix.systems.training_phases.training import Network
 
 
@@ -34,7 +35,12 @@ class TrainingSettings:
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=1, high_open=True)
     weight_decay: float = setting(1e-4, "weight decay", low=0, high=1)
     batch_size: int = setting(64, "samples of a batch", low=1)
-    examples: int = setting(64, "training examples of the tangent kernel, an even number", low=4, high=4096)
+    examples: int = setting(64, "training examples of the tangent kernel, a multiple of four", low=4, high=4096)
+    kernel: Literal["auto", "exact", "estimated"] = setting(
+        "auto",
+        "how tangent kernels are taken: exactly, or from products with random vectors, where exact ones cost more",
+    )
+    kernel_vectors: int = setting(32, "random sign vectors of an estimated kernel", low=2, high=4096)
     runs: int = setting(6, "training runs, each with its own start and order of batches", low=3, high=10**4)
 
 
@@ -120,8 +126,8 @@ def check_task(settings: TrainingSettings, task: Task) -> None:
     SettingError
         One sentence naming the setting, the value and what is allowed.
     """
-    if settings.examples % 2:
-        raise SettingError(f"examples = {settings.examples} is not allowed: it must be an even number.")
+    if settings.examples % SUBSETS:
+        raise SettingError(f"examples = {settings.examples} is not allowed: it must be a multiple of {SUBSETS}.")
     if settings.network == "cnn" and task.image_shape is None:
         raise SettingError("network = 'cnn' is not allowed: the inputs of the data are no images.")
     training = len(task.labels)

@@ -17,8 +17,9 @@ from separatrix.probes.chaos.copies import Separation, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction, unit
 from separatrix.probes.chaos.tangent import tangent_growth
 from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
-from separatrix.systems.training_phases.chaos.settings import Settings, network, problem
-from separatrix.systems.training_phases.kernel_course import kernel_course
+from separatrix.systems.training_phases.chaos.settings import Settings, kernel_vectors, network, problem
+from separatrix.systems.training_phases.kernel_course import kernel_distances
+from separatrix.systems.training_phases.kernel_route import kernel_cost
 from separatrix.systems.training_phases.task import Task
 from separatrix.systems.training_phases.training import (
     BatchOrder,
@@ -55,10 +56,13 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     item = 8 if settings.dtype == "float64" else 4
     make = partial(Experiment, members=settings.runs)
     bytes_of = lambda copies: int(item * size * 2 * 4 * (1 + copies)) + 10**7  # noqa: E731
+    kernels = kernel_cost(
+        settings, problem(settings), network(settings), len(settings.records), kernel_vectors(settings), settings.dtype
+    )
     kinds = [
         make("copies", partial(_simulate_copies, settings),
-             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)),
-             seconds=8 + unit_cost * (lanes * steps + 3 * steps + settings.steps)),
+             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)) + kernels.bytes,
+             seconds=8 + unit_cost * (lanes * steps + 3 * steps + settings.steps) + settings.runs * kernels.seconds),
         make("identical", partial(_simulate_others, settings, "identical"), bytes_per_member=bytes_of(2),
              seconds=1 + unit_cost * slow_steps),
         make("slow", partial(_simulate_others, settings, "slow"), bytes_per_member=bytes_of(2),
@@ -280,17 +284,19 @@ def _course(training: Training, found: Separation) -> dict[str, Any]:
 
 def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     """Kernel distances between all checkpoints; NaN where the kernel of an example is not defined."""
-    net, split = training.network, training.data.split
+    net = training.network
     count = found.record_steps.size
     distance = np.full((len(training.members), count, count), np.nan)
     if not (isinstance(net, MLP) and net.batch_norm):
-        examples = training.settings.examples
-        one_hot = np.eye(training.data.classes)[training.data.labels[:examples]]
-        for row in range(len(training.members)):
+        settings, data = training.settings, training.data
+        vectors = kernel_vectors(settings)
+        for row, member in enumerate(training.members):
             checkpoints = [_one(each, row) for each in found.reference]
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoints)):
-                course = kernel_course(net, checkpoints, split.inputs[:examples], one_hot - one_hot.mean(axis=0))
-                distance[row] = course.distance
+                distance[row] = kernel_distances(
+                    net, checkpoints, data.split.inputs[: settings.examples], data.classes, vectors,
+                    (settings.seed, member),
+                )  # fmt: skip
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 
 

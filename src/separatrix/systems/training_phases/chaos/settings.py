@@ -7,6 +7,7 @@ from typing import Literal
 
 from separatrix.lab import SettingError, setting
 from separatrix.networks.activations import Activation
+from separatrix.systems.training_phases.kernel_route import describe_kernel, sign_vectors
 from separatrix.systems.training_phases.task import (
     Task,
     TrainingSettings,
@@ -36,7 +37,7 @@ class Settings(TrainingSettings):
         1e-6, "norm of the perturbation over that of the parameters", low=0, low_open=True, high=1
     )  # fmt: skip
     directions: int = setting(2, "random directions of each perturbation, beside the gradient's", low=1, high=100)
-    examples: int = setting(32, "training examples of the tangent kernel, an even number", low=4, high=4096)
+    examples: int = setting(32, "training examples of the tangent kernel, a multiple of four", low=4, high=4096)
     runs: int = setting(5, "training runs, each with its own start and order of batches", low=3, high=10**4)
     dtype: Literal["float64", "float32"] = setting("float64", "floating-point type of training")
 
@@ -54,6 +55,16 @@ def problem(settings: Settings) -> Task:
 def network(settings: Settings, activation: Activation | None = None) -> Network:
     """What is trained, perhaps with another activation."""
     return make_network(settings, problem(settings), activation, settings.batch_norm)
+
+
+def kernel_vectors(settings: Settings) -> int:
+    """Random vectors from which kernels are estimated; 0 if they are exact."""
+    return sign_vectors(settings, problem(settings), network(settings), len(settings.records))
+
+
+def describe(settings: Settings) -> str:
+    """The kernel in words, as figures and notes name it."""
+    return describe_kernel(settings, problem(settings), network(settings), len(settings.records))
 
 
 def check(settings: Settings) -> Sequence[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from separatrix.lab import SettingError, setting
 from separatrix.networks.mlp import MLP
+from separatrix.systems.training_phases.kernel_route import describe_kernel, sign_vectors
 from separatrix.systems.training_phases.task import Task, TrainingSettings, check_task, load_task, make_network
 from separatrix.systems.training_phases.training import Network
 
@@ -54,6 +55,16 @@ def problem(settings: Settings) -> Task:
 def network(settings: Settings) -> Network:
     """What is trained."""
     return make_network(settings, problem(settings))
+
+
+def kernel_vectors(settings: Settings) -> int:
+    """Random vectors from which all kernels of the study are estimated; 0 if they are exact."""
+    return sign_vectors(settings, problem(settings), network(settings), len(settings.grid))
+
+
+def describe(settings: Settings) -> str:
+    """The kernel in words, as figures and notes name it."""
+    return describe_kernel(settings, problem(settings), network(settings), len(settings.grid))
 
 
 def lazy_network(settings: Settings) -> Network:
