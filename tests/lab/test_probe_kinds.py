@@ -209,7 +209,7 @@ def test_perturbations_grow_as_the_product_of_the_steps_of_a_linear_model(folder
     )
     where = {"jax": ("linear", "lines"), "torch": ("straight", "tensors")}[framework]
     kwargs = {"model": where[0], "checkpoints": where[1], "data": "real.npz"}
-    rows, _, document = measure(folder, monkeypatch, capsys, *options, "--loss", "kinds_model:square", **kwargs)
+    rows, whole, document = measure(folder, monkeypatch, capsys, *options, "--loss", "kinds_model:square", **kwargs)
     inputs = load(folder, "real.npz")["inputs"]
     product = np.eye(4)
     for batch in chaos.batches(30, 7, 6, seed=0):
@@ -224,6 +224,9 @@ def test_perturbations_grow_as_the_product_of_the_steps_of_a_linear_model(folder
         assert row["exponent"] == pytest.approx(grown.mean() / 6, rel=3 * bound)
         assert row["exponent_error"] == pytest.approx(grown.std(ddof=1) / np.sqrt(3) / 6, rel=30 * bound)
         assert row["tangent_exponent"] == pytest.approx(grown.mean() / 6, rel=bound)
+    # Student's interval over three directions
+    low, high = whole["exponent"]["low"][0], whole["exponent"]["high"][0]
+    assert (high - low) / 2 == pytest.approx(4.303 * rows[0]["exponent_error"], rel=1e-3)
     page = (folder / "runs" / "probe" / document["hash"] / "report.html").read_text("utf-8")
     assert "with the momentum buffer at rest" in page
 

@@ -252,15 +252,6 @@ def test_products_with_probes_are_those_of_the_kernel():
         kernel_products(models[0], probes[:, :2])
 
 
-@pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
-def test_products_of_contracted_kernels_are_those_of_the_exact_ones(contraction):
-    (one, _), (kernel, _) = two_checkpoints()
-    whole = kernel.reshape(SAMPLES, CLASSES, SAMPLES, CLASSES)
-    expected = np.einsum("icjc->ij" if contraction == "class-trace" else "icjd->ij", whole) / CLASSES
-    probes = sign_probes((SAMPLES,), 5, seed=0)
-    np.testing.assert_allclose(contracted_products(one, probes, contraction), probes @ expected, rtol=1e-9)
-
-
 def test_products_in_tiles_and_groups_are_those_of_the_kernel_and_of_its_diagonal_blocks(monkeypatch):
     monkeypatch.setattr("separatrix.probes.tangent_kernel.jax_products.TILE_BYTES", 2**17)
     parameters, _ = model(convolutional)
@@ -343,6 +334,15 @@ def test_a_sketch_of_a_model_is_its_jacobian_along_the_same_directions():
     assert sketched_distance(first, other).distance != 0
     with pytest.raises(ValueError, match="three"):
         parameter_sketch(models[0], 2, seed=0)
+
+
+@pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
+def test_products_of_contracted_kernels_are_those_of_the_exact_ones(contraction):
+    (one, _), (kernel, _) = two_checkpoints()
+    whole = kernel.reshape(SAMPLES, CLASSES, SAMPLES, CLASSES)
+    expected = np.einsum("icjc->ij" if contraction == "class-trace" else "icjd->ij", whole) / CLASSES
+    probes = sign_probes((SAMPLES,), 5, seed=0)
+    np.testing.assert_allclose(contracted_products(one, probes, contraction), probes @ expected, rtol=1e-9)
 
 
 def test_size_of_a_kernel_from_products():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 
 from separatrix.lab.probe.curvature import check_batch_size
 from separatrix.lab.probe.figures import chosen_checkpoints, colours, panels, scale
@@ -14,7 +15,8 @@ from separatrix.lab.probe.kind import NOTHING, Checkpoint, Column, Course, Kind,
 from separatrix.lab.probe.model import makes_module
 from separatrix.lab.settings import SettingError
 from separatrix.lab.study import Figure
-from separatrix.probes.chaos.measure import BlownUpError, copies_held, record_steps
+from separatrix.probes.chaos.copies import copies_held
+from separatrix.probes.chaos.measure import BlownUpError, record_steps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -26,10 +28,20 @@ if TYPE_CHECKING:
 RECORDS = 10
 _SETTLED = 0.25  # standard error of log A that counts as converged
 
+
+def _reach(s: ProbeSettings) -> float:
+    """Half of Student's 95 % interval over so few directions, in standard errors."""
+    return float(stats.t.ppf(0.975, s.directions - 1))
+
+
+def _unchanged(s: ProbeSettings) -> tuple[float, str]:  # noqa: ARG001
+    return 1.0, "neither grows nor shrinks"
+
+
 _COLUMNS = (
-    Column("amplification", "amplification of the perturbation", level=lambda s: (1.0, "neither grows nor shrinks")),  # noqa: ARG005
-    Column("exponent", "growth rate of the copies' distance", "1/step"),
-    Column("tangent_exponent", "growth rate of the tangent map", "1/step"),
+    Column("amplification", "amplification of the perturbation", reach=_reach, level=_unchanged),
+    Column("exponent", "growth rate of the copies' distance", "1/step", reach=_reach),
+    Column("tangent_exponent", "growth rate of the tangent map", "1/step", reach=_reach),
 )
 
 

@@ -32,6 +32,8 @@ class Column:
         Name of its variable, words for an axis, and the unit.
     error
         What comes with it: an ``"error"`` (standard error) or a ``"residual"`` (of an eigenvalue).
+    reach
+        Errors from the value to the ends of its interval: a function of the settings.
     level
         Number that it should be compared with, and its name, or None: a function of the settings.
     """
@@ -40,6 +42,7 @@ class Column:
     label: str
     unit: str = ""
     error: str = "error"
+    reach: Callable[[ProbeSettings], float] = lambda s: 2.0  # noqa: ARG005
     level: Callable[[ProbeSettings], tuple[float, str] | None] = lambda s: None  # noqa: ARG005
 
     @property

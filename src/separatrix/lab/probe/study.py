@@ -205,12 +205,12 @@ def _quantities(s: ProbeSettings) -> list[Quantity]:
 
 
 def _over_steps(column: Column) -> Quantity:
-    """A column as a curve over the steps, within its residual or two standard errors."""
+    """A column as a curve over the steps, within its residual or a few standard errors."""
 
     def measure(s: ProbeSettings, results: Mapping[str, xr.Dataset]) -> xr.Dataset:
         data = _complete(s, results["checkpoints"])
         value, error = (data[name].values for name in column.variables[:2])
-        error = error if column.error == "residual" else 2 * error
+        error = error if column.error == "residual" else column.reach(s) * error
         curves = {"estimate": value, "low": value - error, "high": value + error}
         return xr.Dataset({name: ("step", curve) for name, curve in curves.items()}, {"step": data["step"].values})
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from separatrix.engines.intervals import mean_interval
-from separatrix.engines.parallel_runs import BatchStep, places
+from separatrix.engines.parallel_runs import BatchStep
 from separatrix.probes.chaos.copies import Parameters, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction
 from separatrix.probes.chaos.tangent import tangent_growth
@@ -86,11 +86,6 @@ class Chaos:
 def record_steps(total: int, records: int) -> Int[np.ndarray, " t"]:
     """Equally spaced steps up to the last; all of them if there are fewer than records."""
     return np.linspace(0, total, min(records, total) + 1).astype(int)[1:]
-
-
-def copies_held(directions: int) -> int:
-    """Copies of the parameters that :func:`measure_chaos` holds at a time, momentum and tangents included."""
-    return places() * (2 + 2 * directions)
 
 
 def measure_chaos(
