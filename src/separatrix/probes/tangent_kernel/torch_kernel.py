@@ -164,7 +164,7 @@ class TorchTangentKernel:
                 layers[name] = record.put_out[0].numel(), 1, 1
             else:
                 seen = inputs_as_rows(part, record.seen)
-                layers[name] = seen.shape[1], seen.shape[2], part.weight.numel() // seen.shape[2]
+                layers[name] = seen.shape[1], seen.shape[2], own["weight"].numel() // seen.shape[2]
         return layers
 
     @contextmanager
