@@ -59,6 +59,19 @@ def test_a_quick_race_is_stored_with_everything_needed_to_judge_it(name, package
             assert ratio["met"] == (None if ratio["goal"] is None else low >= ratio["goal"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of the memory")
+def test_the_peak_memory_of_a_call_is_what_it_takes():
+    script = (
+        "import functools, operator\n"
+        "from benchmarks import peak_memory\n"
+        "print([peak_memory.of_call(functools.partial, operator.mul, b'1', n << 20) >> 20 for n in (1, 64)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    little, much = json.loads(done.stdout)
+    assert little < 8
+    assert 60 < much < 72
+
+
 def test_a_busy_machine_is_refused_in_one_sentence(tmp_path):
     script = (
         "import os; os.getloadavg = lambda: (99.0, 99.0, 99.0)\n"

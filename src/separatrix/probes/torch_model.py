@@ -263,7 +263,7 @@ class TorchModel:
             with self._apart():
                 slopes = self._example_gradients(piece)
                 away = [g.flatten(1).sub_(c) for g, c in zip(slopes, centres, strict=True)]
-                squares.append(torch.stack([torch.linalg.vector_norm(a, dim=1) ** 2 for a in away], 1).cpu())
+                squares.append(torch.stack([torch.sum(a * a, 1) for a in away], 1).cpu())
                 overlaps.append(torch.stack([a @ c for a, c in zip(away, centres, strict=True)], 1).cpu())
         return tuple(torch.cat(parts).double().numpy() for parts in (squares, overlaps))
 
