@@ -49,6 +49,12 @@ def test_the_momentum_of_the_run_is_copied_with_it():
     torch.testing.assert_close(optimizer.state[model.weight]["momentum_buffer"], buffer, rtol=0, atol=0)
 
 
+def test_fewer_steps_than_records_are_all_recorded():
+    chaos = measure_torch_chaos(descend, *setup(), [torch.eye(3, dtype=torch.float64)] * 3, sigma=1e-6, records=10)
+    assert chaos.steps.tolist() == [1, 2, 3]
+    assert chaos.amplification.shape == (3, 3)
+
+
 def test_dropout_without_a_key_of_its_own_is_refused():
     def noisy(model, optimizer, batch):
         descend(model, optimizer, batch + torch.randn_like(batch))

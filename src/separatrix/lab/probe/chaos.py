@@ -15,7 +15,7 @@ from separatrix.lab.probe.kind import NOTHING, Checkpoint, Column, Course, Kind,
 from separatrix.lab.probe.model import makes_module
 from separatrix.lab.settings import SettingError
 from separatrix.lab.study import Figure
-from separatrix.probes.chaos.copies import copies_held
+from separatrix.probes.chaos.measure import copies_held, record_steps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from separatrix.lab.probe.settings import ProbeSettings
 
+#: Steps at which copies are compared.
+RECORDS = 10
 _SETTLED = 0.25  # standard error of log A that counts as converged
 
 
@@ -50,11 +52,6 @@ def batches(examples: int, size: int, steps: int, seed: int) -> Int[np.ndarray, 
     return np.concatenate(epochs)[:steps]
 
 
-def _records(s: ProbeSettings) -> int:
-    """Number of steps at which copies are compared."""
-    return min(10, s.chaos_steps)
-
-
 def _copies(s: ProbeSettings) -> int:
     return 3 * (s.directions + 2) if makes_module(s) else copies_held(s.directions)
 
@@ -69,7 +66,7 @@ def _arrays(s: ProbeSettings, course: Course) -> Mapping[str, Shape]:  # noqa: A
     return {
         "amplification_after": {
             "chaos_direction": s.directions,
-            "chaos_record": _records(s),
+            "chaos_record": len(record_steps(s.chaos_steps, RECORDS)),
         }
     }
 
@@ -78,7 +75,7 @@ def _measure(checkpoint: Checkpoint) -> Measured:
     s = checkpoint.settings
     order = batches(checkpoint.operators.examples, s.batch_size, s.chaos_steps, s.seed)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # copies that blow up have no rate
-        chaos = checkpoint.model.chaos(checkpoint.parameters, order, _records(s), s)
+        chaos = checkpoint.model.chaos(checkpoint.parameters, order, RECORDS, s)
         grown, predicted = np.log(chaos.amplification[:, -1]), np.log(chaos.predicted[:, -1])
     mean, error, converged = _mean(grown)
     rate = Value(mean / s.chaos_steps, error / s.chaos_steps, converged)
@@ -121,7 +118,7 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
 
     data = results["checkpoints"]
     figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-    shown, grid = chosen_checkpoints(data), np.linspace(0, s.chaos_steps, _records(s) + 1).astype(int)[1:]
+    shown, grid = chosen_checkpoints(data), record_steps(s.chaos_steps, RECORDS)
     for member, colour in zip(shown, colours(len(shown)), strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(data["amplification_after"].values[member])

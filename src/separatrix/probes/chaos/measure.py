@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from separatrix.engines.parallel_runs import BatchStep
+from separatrix.engines.parallel_runs import BatchStep, places
 from separatrix.probes.chaos.copies import Parameters, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction
 from separatrix.probes.chaos.tangent import tangent_growth
@@ -52,6 +52,16 @@ class Chaos:
     exponent: tuple[float, float]
 
 
+def record_steps(total: int, records: int) -> Int[np.ndarray, " t"]:
+    """Equally spaced steps up to the last; all of them if there are fewer than records."""
+    return np.linspace(0, total, min(records, total) + 1).astype(int)[1:]
+
+
+def copies_held(directions: int) -> int:
+    """Copies of the parameters that :func:`measure_chaos` holds at a time, momentum and tangents included."""
+    return places() * (2 + 2 * directions)
+
+
 def measure_chaos(
     step: BatchStep, state: tuple[Parameters, Any], batches: Any, *, sigma: float = 1e-6, directions: int = 3,
     records: int = 10, tangent: bool = True, seed: int = 0, arguments: tuple = (),
@@ -91,7 +101,7 @@ def measure_chaos(
         raise ProbeError(
             f"there must be two or more directions, a batch and a record, got {directions}, {total}, {records}"
         )
-    grid = np.unique(np.linspace(0, total, records + 1).astype(int)[1:])
+    grid = record_steps(total, records)
     steps = grid.tolist()
     start = jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
     ways = [random_direction(np.random.default_rng([seed, k]), state[0]) for k in range(directions)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from separatrix.probes.chaos.copies import dissimilarity
-from separatrix.probes.chaos.measure import Chaos, NotDeterministicError
+from separatrix.probes.chaos.measure import Chaos, NotDeterministicError, record_steps
 from separatrix.probes.chaos.perturbation import norms, perturbed, random_direction
 from separatrix.probes.operators import ProbeError
 
@@ -63,7 +63,7 @@ def measure_torch_chaos(
         with torch.no_grad():
             for parameter, value in zip(_trainable(lane), moved, strict=True):
                 parameter.copy_(torch.from_numpy(value).to(parameter))
-    grid = np.unique(np.linspace(0, len(batches), records + 1).astype(int)[1:])
+    grid = record_steps(len(batches), records)
     distances, angles, sizes = [], [], []
     for step, batch in enumerate(batches, 1):
         for lane in lanes:
