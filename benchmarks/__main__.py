@@ -35,7 +35,8 @@ def main() -> None:
     keep = chosen.out or (None if chosen.quick or chosen.allow_load else harness.RESULTS)
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch)
-        flags = [flag for flag, on in (("--quick", chosen.quick), ("--allow-load", chosen.allow_load)) if on]
+        given = ("--quick", chosen.quick), ("--full", chosen.full), ("--allow-load", chosen.allow_load)
+        flags = [flag for flag, on in given if on]
         for i, name in enumerate(NAMES):
             waited_since = time.monotonic()
             while (

@@ -55,6 +55,7 @@ class Options:
     """What the command line chose."""
 
     quick: bool = False
+    full: bool = False
     rounds: int = 5
     round_seconds: float = 0.4
 
@@ -298,7 +299,9 @@ def too_loaded() -> str | None:
 def parser(description: str) -> argparse.ArgumentParser:
     """The options all benchmarks share."""
     shared = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared.add_argument("--quick", action="store_true", help="tiny sizes: does it run? (stored only with --out)")
+    sizes = shared.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="tiny sizes: does it run? (stored only with --out)")
+    sizes.add_argument("--full", action="store_true", help="the largest sizes, where a benchmark has them: see there")
     shared.add_argument(
         "--allow-load", action="store_true", help="measure on a busy machine too (stored only with --out)"
     )
@@ -315,7 +318,7 @@ def main(name: str, description: str, races: Callable[[Options], Sequence[Race]]
     reason = too_loaded()
     if reason and not chosen.allow_load:
         refuse(reason)
-    options = Options(chosen.quick, chosen.rounds, 0.0 if chosen.quick else Options.round_seconds)
+    options = Options(chosen.quick, chosen.full, chosen.rounds, 0.0 if chosen.quick else Options.round_seconds)
     before, others = os.getloadavg(), ForeignCpu()
     try:
         results = [run_race(race, options) for race in races(options)]
@@ -332,6 +335,7 @@ def main(name: str, description: str, races: Callable[[Options], Sequence[Race]]
         "load_after": os.getloadavg(),
         "foreign_cpu_cores": foreign,
         "quick": chosen.quick,
+        "full": chosen.full,
         "allow_load": chosen.allow_load,
         "rounds": chosen.rounds,
         "races": results,

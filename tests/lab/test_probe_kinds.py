@@ -223,8 +223,7 @@ def test_perturbations_grow_as_the_product_of_the_steps_of_a_linear_model(folder
         assert row["amplification"] == pytest.approx(np.exp(grown.mean()), rel=bound)
         assert row["exponent"] == pytest.approx(grown.mean() / 6, rel=3 * bound)
         assert row["exponent_error"] == pytest.approx(grown.std(ddof=1) / np.sqrt(3) / 6, rel=30 * bound)
-        if framework == "jax":
-            assert row["tangent_exponent"] == pytest.approx(grown.mean() / 6, rel=bound)
+        assert row["tangent_exponent"] == pytest.approx(grown.mean() / 6, rel=bound)
     # Student's interval over three directions
     low, high = whole["exponent"]["low"][0], whole["exponent"]["high"][0]
     assert (high - low) / 2 == pytest.approx(4.303 * rows[0]["exponent_error"], rel=1e-3)
@@ -240,6 +239,16 @@ def test_the_barrier_between_two_wells_is_the_height_of_the_hill(folder, monkeyp
     assert first["barrier_next"] == first["barrier_last"]
     assert "disagreement_last" not in first  # real targets have no predicted class
     assert last["barrier_next"] is None
+
+
+def test_a_training_that_blows_up_from_a_checkpoint_has_no_rate_and_the_others_keep_theirs(folder, monkeypatch, capsys):
+    where = {"model": "well", "data": "ones.npz", "checkpoints": "wells"}
+    options = "--probe", "sharpness,chaos", "--loss", "mse", "--learning-rate", "1e3", "--batch-size", "1"
+    rows, _, _ = measure(folder, monkeypatch, capsys, *options, "--chaos-steps", "20", "--sigma", "1e-3", **where)
+    for row in rows:
+        assert row["sharpness_converged"]
+        assert row["amplification"] is None
+        assert not row["amplification_converged"]
 
 
 def test_batch_statistics_are_those_of_the_point_on_the_segment(folder, monkeypatch, capsys):

@@ -41,6 +41,16 @@ def test_pairs_are_those_of_the_dense_matrix_within_their_residuals(name, which,
     np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(6), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_null_vectors_are_resolved_to_rounding_although_they_come_from_several_chains(seed):
+    array, matrix = dense(SPECTRA["low rank"], seed=seed)
+    found = eigenpairs(matrix, 6, tolerance=1e-6)
+    assert found.converged
+    true = np.linalg.norm(found.vectors @ array - found.values[:, None] * found.vectors, axis=1)
+    assert np.all(true < 64 * np.finfo(float).eps * 3)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(6), rtol=0, atol=1e-13)
+
+
 @pytest.mark.slow
 def test_residuals_bound_the_errors_of_random_matrices_at_any_tolerance():
     rng = np.random.default_rng(0)

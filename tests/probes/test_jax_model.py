@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_networks import cross_entropy, data, jax_model, network, parameters
 
-from separatrix.probes import jax_model as programs
+from separatrix.probes import jax_programs as programs
 from separatrix.probes.jax_model import JaxModel
 from separatrix.probes.operators import ProbeError
 
@@ -28,14 +28,15 @@ def test_another_checkpoint_and_other_data_compile_nothing():
     first = jax_model()
     v = first.vector(np.ones(first.size))
     first.gradient(), first.hvp(v), first.gauss_newton(v), list(first.per_example_gradients())
-    compiled = [programs._gradient, programs._linearise_gradient, programs._apply, programs._apply_gauss_newton,
-                programs._per_example]  # fmt: skip
+    first.per_example_moments(v)
+    compiled = [programs.gradient, programs.linearise_gradient, programs.apply, programs.apply_gauss_newton,
+                programs.example_gradients, programs.example_moments]  # fmt: skip
     before = [program._cache_size() for program in compiled]
     moved = jax.tree.map(lambda a: a + 0.1, parameters())
     x, y = data()
     other = JaxModel(network, moved, (x + 1, y), cross_entropy)
     assert not np.allclose(other.hvp(v), first.hvp(v))
-    other.gradient(), other.gauss_newton(v), list(other.per_example_gradients())
+    other.gradient(), other.gauss_newton(v), list(other.per_example_gradients()), other.per_example_moments(v)
     assert [program._cache_size() for program in compiled] == before
 
 

@@ -68,6 +68,12 @@ def test_every_operator_is_the_dense_derivative(make, variant, dense):
     near(ordered(model.vjp(cotangents[1])), np.einsum("ncp,nc->p", dense["jacobian"], u[1]))
     examples = np.concatenate([np.asarray(g) for g in model.per_example_gradients(7)])
     near(ordered(examples), dense["gradients"])
+    away = dense["gradients"] - exact[0]
+    squares, overlaps = model.per_example_moments(rows[0], 7)
+    for number, name in enumerate(model.blocks):
+        place = jax_model().blocks[name]
+        near(squares[:, number], np.sum(away[:, place] ** 2, axis=1))
+        near(overlaps[:, number], away[:, place] @ exact[0, place])
     some = model.subset([1, 5, 20])
     near(ordered(some.gradient()), dense["gradients"][np.array([1, 5, 20])].mean(axis=0))
     near(ordered(some.hvp(rows[0])), exact[0] @ dense["hessians"][np.array([1, 5, 20])].mean(axis=0))

@@ -35,6 +35,10 @@ class Examples:
         for start in range(0, self.examples, step):
             yield self.gradients[start : start + step]
 
+    def per_example_moments(self, centre, chunk=None):
+        away = self.gradients - centre
+        return np.sum(away**2, axis=1)[:, None], (away @ centre)[:, None]
+
 
 MEAN = np.array([1.0, 0.5, -0.5, 0.2, 0.0])
 SCALE = np.array([3.0, 2.0, 1.0, 0.5, 0.1])

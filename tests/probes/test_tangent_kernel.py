@@ -9,11 +9,13 @@ import pytest
 
 from separatrix.probes.jax_model import JaxModel
 from separatrix.probes.tangent_kernel import jax_layers
-from separatrix.probes.tangent_kernel.distance import effective_rank, kernel_distance
+from separatrix.probes.tangent_kernel.distance import distance_matrix, effective_rank, kernel_distance
 from separatrix.probes.tangent_kernel.jax_kernel import JaxTangentKernel
+from separatrix.probes.tangent_kernel.jax_products import _products, product_bytes, tangent_products, tile_size
 from separatrix.probes.tangent_kernel.products import (
     contracted_products,
     estimated_distance,
+    estimated_distances,
     kernel_products,
     kernel_size,
     sign_probes,
@@ -65,6 +67,12 @@ def token_mixing(parameters, x):
     return hidden.sum(axis=1) @ parameters["out"]
 
 
+def few_tokens(parameters, x):
+    """Layers at two positions, whose pairs are summed."""
+    hidden = jnp.tanh(x.reshape(len(x), 2, 18) @ parameters["in"])
+    return jnp.tanh(hidden @ parameters["hidden"]).sum(axis=1) @ parameters["out"]
+
+
 def shapes(function):
     return {
         dense: {"in": (5, 8), "out": (8, CLASSES), "bias": (CLASSES,)},
@@ -75,6 +83,7 @@ def shapes(function):
             "first": (3, 3, 1, 4), "first_bias": (4,), "second": (3, 3, 4, 5), "second_bias": (5,), "out": (5, CLASSES),
             "bias": (CLASSES,),
         },
+        few_tokens: {"in": (18, 16), "hidden": (16, 16), "out": (16, CLASSES)},
         token_mixing: {"mix": (6, 6), "in": (6, 4), "out": (4, CLASSES)},
     }[function]  # fmt: skip
 
@@ -82,7 +91,7 @@ def shapes(function):
 def model(function, seed=0, dtype=np.float64):
     rng = np.random.default_rng(seed)
     parameters = {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes(function).items()}
-    width = 36 if function in (convolutional, token_mixing) else 5
+    width = 36 if function in (convolutional, token_mixing, few_tokens) else 5
     return parameters, jnp.asarray(np.random.default_rng(99).normal(size=(SAMPLES, width)), dtype)
 
 
@@ -100,7 +109,7 @@ def contracted(kernel, contraction):
     return four.sum(axis=(1, 3)) / CLASSES if contraction == "sum-of-logits" else kernel
 
 
-FUNCTIONS = [dense, transposed, tied, looped, convolutional, token_mixing]
+FUNCTIONS = [dense, transposed, tied, looped, convolutional, token_mixing, few_tokens]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
@@ -243,6 +252,53 @@ def test_products_with_probes_are_those_of_the_kernel():
         kernel_products(models[0], probes[:, :2])
 
 
+@pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
+def test_products_of_contracted_kernels_are_those_of_the_exact_ones(contraction):
+    (one, _), (kernel, _) = two_checkpoints()
+    whole = kernel.reshape(SAMPLES, CLASSES, SAMPLES, CLASSES)
+    expected = np.einsum("icjc->ij" if contraction == "class-trace" else "icjd->ij", whole) / CLASSES
+    probes = sign_probes((SAMPLES,), 5, seed=0)
+    np.testing.assert_allclose(contracted_products(one, probes, contraction), probes @ expected, rtol=1e-9)
+
+
+def test_products_in_tiles_and_groups_are_those_of_the_kernel_and_of_its_diagonal_blocks(monkeypatch):
+    monkeypatch.setattr("separatrix.probes.tangent_kernel.jax_products.TILE_BYTES", 2**17)
+    parameters, _ = model(convolutional)
+    x = jnp.asarray(np.random.default_rng(8).normal(size=(24, 36)))
+    assert tile_size(convolutional, parameters, x, subsets=2) in (2, 3, 4, 6)  # more than one tile in a subset
+    jacobian = jax.jit(jax.jacrev(lambda p: convolutional(p, x)))(parameters)
+    rows = np.concatenate([np.asarray(a).reshape(24 * CLASSES, -1) for a in jax.tree.leaves(jacobian)], axis=1)
+    kernel = (rows @ rows.T).reshape(24, CLASSES, 24, CLASSES)
+    vectors = jnp.asarray(np.random.default_rng(9).normal(size=(11, 24, CLASSES)))  # two groups, one filled up
+    program = _products.lower(convolutional, 2, parameters, x, vectors).compile()
+    products, within = program(parameters, x, vectors)
+    size = np.abs(kernel).max()
+    np.testing.assert_allclose(products, np.einsum("icjd,mjd->mic", kernel, vectors), atol=1e-10 * size)
+    for part in (slice(12), slice(12, None)):
+        expected = np.einsum("icjd,mjd->mic", kernel[part, :, part], vectors[:, part])
+        np.testing.assert_allclose(within[:, part], expected, atol=1e-10 * size)
+    vectors_and_products = 4 * vectors.nbytes
+    predicted = product_bytes(convolutional, parameters, x, subsets=2) + vectors_and_products
+    assert program.memory_analysis().temp_size_in_bytes <= predicted
+    with pytest.raises(ValueError, match="5 subsets"):
+        tangent_products(convolutional, parameters, x, vectors, subsets=5)
+
+
+def test_all_distances_are_those_of_the_pairs_and_keep_their_digits():
+    _, kernels = two_checkpoints()
+    probes = sign_probes((SAMPLES * CLASSES,), 12, seed=4)
+    nearby = kernels[0] + 1e-9 * kernels[1]
+    products = [probes @ kernel for kernel in (*kernels, nearby)]
+    distance, error = estimated_distances(products)
+    np.testing.assert_allclose(distance, distance_matrix(products), rtol=1e-6, atol=1e-30)
+    pair = estimated_distance(products[1], products[2])
+    assert (distance[1, 2], error[1, 2]) == (pair.distance, pair.standard_error)
+    assert 0 < distance[0, 2] < 1e-16
+    # twice the vectors say the same, with an error smaller by the root of two
+    _, doubled = estimated_distances([np.concatenate([one, one]) for one in products])
+    np.testing.assert_allclose(doubled[0, 1], error[0, 1] * np.sqrt(11 / 23), rtol=1e-9)
+
+
 def test_distances_from_shared_probes_cover_the_exact_one_at_the_stated_rate():
     _, (first, second) = two_checkpoints()
     exact = kernel_distance(first, second)
@@ -287,15 +343,6 @@ def test_a_sketch_of_a_model_is_its_jacobian_along_the_same_directions():
     assert sketched_distance(first, other).distance != 0
     with pytest.raises(ValueError, match="three"):
         parameter_sketch(models[0], 2, seed=0)
-
-
-@pytest.mark.parametrize("contraction", ["class-trace", "sum-of-logits"])
-def test_products_of_contracted_kernels_are_those_of_the_exact_ones(contraction):
-    (one, _), (kernel, _) = two_checkpoints()
-    whole = kernel.reshape(SAMPLES, CLASSES, SAMPLES, CLASSES)
-    expected = np.einsum("icjc->ij" if contraction == "class-trace" else "icjd->ij", whole) / CLASSES
-    probes = sign_probes((SAMPLES,), 5, seed=0)
-    np.testing.assert_allclose(contracted_products(one, probes, contraction), probes @ expected, rtol=1e-9)
 
 
 def test_size_of_a_kernel_from_products():

@@ -13,6 +13,7 @@ from separatrix.probes import matrices  # noqa: E402
 from separatrix.probes.eigenpairs import eigenpairs  # noqa: E402
 from separatrix.probes.gradient_noise import gradient_noise  # noqa: E402
 from separatrix.probes.operators import ProbeError  # noqa: E402
+from separatrix.probes.tangent_kernel.torch_kernel import TorchTangentKernel  # noqa: E402
 from separatrix.probes.torch_model import TorchModel  # noqa: E402
 
 CROSS_ENTROPY = nn.functional.cross_entropy
@@ -173,6 +174,60 @@ def test_dictionaries_loaders_and_losses_inside_of_the_module():
         whole.gauss_newton(whole.vector(np.ones(15)))
 
 
+class Masked(nn.Module):
+    """Looks at values to choose what it does, as where attention masks are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x, mask):
+        return self.layer(x if mask.all() else x * mask)
+
+
+def test_control_flow_that_depends_on_values_is_no_obstacle():
+    module = seeded(Masked).double()
+    masks = torch.ones(12, 3, dtype=torch.float64)
+    masks[::3, 1:] = 0
+    model = TorchModel(module, ({"x": inputs(), "mask": masks}, classes()), CROSS_ENTROPY)
+    plain = TorchModel(module.layer, (inputs() * masks, classes()), CROSS_ENTROPY)
+    np.testing.assert_allclose(*(np.concatenate([*m.per_example_gradients(5)]) for m in (model, plain)), atol=1e-14)
+    module.forward = lambda x: module.layer(x if (x > 0).all() else x**2)
+    kernel, exact = TorchTangentKernel(module, inputs())(), TorchTangentKernel(module.layer, inputs() ** 2)()
+    np.testing.assert_allclose(kernel, exact, rtol=1e-12)
+
+
+def test_compiled_modules_are_differentiated_as_they_were_written():
+    module = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))).double()
+    compiled = torch.compile(module, backend="aot_eager")
+    compiled(inputs())
+    model = TorchModel(compiled, (inputs(), classes()), CROSS_ENTROPY)
+    exact = dense_hessian(module, inputs(), classes(), CROSS_ENTROPY)
+    np.testing.assert_allclose(hessian_of(model), exact, rtol=0, atol=1e-12)
+
+
+class Shortening(nn.Module):
+    """Casts to bfloat16 itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2).bfloat16()
+
+    def forward(self, x):
+        return self.layer(x.bfloat16())
+
+
+class WithLoss(nn.Module):
+    """Returns its loss inside of something, as language models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return {"loss": self.layer(x).sum()}
+
+
 def linear(**options):
     return nn.Linear(3, 2, **options).double()
 
@@ -188,6 +243,12 @@ def linear(**options):
          "the parameter weight has no values yet: pass a batch through the module first"),
         (lambda: TorchModel(linear(), (inputs(), inputs()), lambda a, b: a),
          "the loss of a batch must be a scalar tensor, got shape (12, 2)"),
+        (lambda: TorchModel(WithLoss(), (inputs().float(),)), "the loss of a batch must be a scalar tensor, got dict"),
+        (lambda: TorchModel(nn.Embedding(5, 2, sparse=True), (classes(), classes()), CROSS_ENTROPY),
+         "has sparse gradients, which have no derivatives: make it with sparse=False"),
+        (lambda: TorchModel(Shortening(), (inputs(), classes()), CROSS_ENTROPY),
+         "the module does not run in float32, in which its parameters are computed"),
+        (lambda: TorchTangentKernel(linear(), {"x": inputs()}), "inputs must be one tensor, got dict"),
         (lambda: TorchModel(linear(), (inputs() * np.nan, classes()), CROSS_ENTROPY),
          "the loss is nan at these parameters: it has no derivatives to measure"),
         (lambda: TorchModel(linear(), (inputs(), classes(11)), CROSS_ENTROPY),
@@ -214,7 +275,8 @@ def linear(**options):
         (lambda: TorchModel(linear(), (inputs(), classes()), CROSS_ENTROPY).subset([12]),
          "examples must be numbers from 0 to 11"),
     ],
-    ids=["dropout", "frozen", "lazy", "no scalar", "not finite", "lengths", "no data", "no targets", "text",
+    ids=["dropout", "frozen", "lazy", "no scalar", "loss in a dict", "sparse", "casts",
+         "kernel of a dict", "not finite", "lengths", "no data", "no targets", "text",
          "no module", "two outputs", "reduction", "memory", "batch norm", "wrong reduction", "vector", "subset"],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_in_one_sentence(make, sentence):

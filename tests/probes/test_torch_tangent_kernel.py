@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from separatrix.probes.tangent_kernel import contraction
 from separatrix.probes.tangent_kernel.jax_kernel import JaxTangentKernel
 
 torch = pytest.importorskip("torch")
@@ -35,6 +36,22 @@ class Mixed(torch.nn.Module):
         return self.head((tokens + self.shared(torch.tanh(tokens))).mean(1))
 
 
+class Words(torch.nn.Module):
+    """Tokens at few positions, group norm, a weight with a parametrisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(5, 16)
+        self.dense = torch.nn.Linear(16, 16)
+        self.norm = torch.nn.GroupNorm(2, 16)
+        self.head = torch.nn.Linear(16, CLASSES)
+        torch.nn.utils.parametrize.register_parametrization(self.head, "weight", torch.nn.Tanh())
+
+    def forward(self, tokens):
+        hidden = torch.tanh(self.dense(self.table(tokens)))
+        return self.head(self.norm(hidden.mT).square().mean(2))
+
+
 class Borrowed(torch.nn.Module):
     """A weight that is used outside its layer too."""
 
@@ -59,19 +76,30 @@ def mixed():
     return Mixed().double().eval(), torch.randn(SAMPLES, 1, 6, 6, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("contraction", ["full", "class-trace", "sum-of-logits"])
-def test_the_kernel_is_the_gram_matrix_of_the_jacobian_in_whole_and_in_blocks(contraction):
+@pytest.mark.parametrize("kind", ["full", "class-trace", "sum-of-logits"])
+def test_the_kernel_is_the_gram_matrix_of_the_jacobian_in_whole_and_in_blocks(kind):
     module, x = mixed()
     expected = brute_force(module, x)
     four = expected.reshape(SAMPLES, CLASSES, SAMPLES, CLASSES)
-    if contraction != "full":
-        summed = np.einsum("icjc->ij", four) if contraction == "class-trace" else four.sum(axis=(1, 3))
+    if kind != "full":
+        summed = np.einsum("icjc->ij", four) if kind == "class-trace" else four.sum(axis=(1, 3))
         expected = summed / CLASSES
-    whole = TorchTangentKernel(module, x, contraction=contraction)
-    parts = TorchTangentKernel(module, x, contraction=contraction, memory_bytes=whole.predicted_bytes // 2)
+    whole = TorchTangentKernel(module, x, contraction=kind)
+    parts = TorchTangentKernel(module, x, contraction=kind, memory_bytes=whole.predicted_bytes // 2)
     assert parts.block < whole.block == SAMPLES
     for probe in (whole, parts):
         np.testing.assert_allclose(probe().numpy(), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_few_positions_are_summed_in_pairs_and_tokens_are_unit_vectors():
+    torch.manual_seed(4)
+    module, tokens = Words().double(), torch.randint(0, 5, (SAMPLES, 2))
+    expected = brute_force(module, tokens)
+    probe = TorchTangentKernel(module, tokens)
+    assert probe._layers == {"table": (2, 5, 16), "dense": (2, 16, 16), "norm": (32, 1, 1)}
+    chosen = {name: contraction.pairs_are_cheaper(*probe._layers[name], CLASSES, False) for name in probe._layers}
+    assert chosen == {"table": False, "dense": True, "norm": False}
+    np.testing.assert_allclose(probe().numpy(), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_a_weight_that_is_used_outside_its_layer_is_noticed():

@@ -134,7 +134,7 @@ def _basis_size(matrix: SymmetricMatrix, count: int, basis: int | None) -> int:
 
 @dataclass
 class _Pair:
-    """An eigenpair of ``sign * matrix``; its residual vector is ``coefficient * direction``."""
+    """An eigenpair of ``sign * matrix``; its residual vector is ``coefficient * direction``; vectors ``(1, P)``."""
 
     value: float
     vector: Array
@@ -171,7 +171,7 @@ class _Search:
 
     def result(self, complete: bool | None) -> Eigenpairs:
         """The pairs found, with their residuals."""
-        vectors = array_namespace(self.found[0].vector).stack([pair.vector for pair in self.found])
+        vectors = self._vectors()
         values = np.array([pair.value for pair in self.found])
         rounding = 16 * self.matrix.rounding * self.largest
         residuals = np.hypot(self._residuals(values, vectors), rounding)
@@ -180,18 +180,21 @@ class _Search:
             self.sign * values, vectors, residuals, residuals <= allowed, complete, self.products, self.asymmetry
         )
 
+    def _vectors(self) -> Array:
+        return array_namespace(self.found[0].vector).concat([pair.vector for pair in self.found])
+
     def _residuals(self, values: np.ndarray, vectors: Array) -> np.ndarray:
         xp = array_namespace(vectors)
         if len({id(pair.direction) for pair in self.found}) > 1:
             # pairs of several chains also have small parts along each other, which no recurrence knows
             column = self.matrix.vector(values)[:, None]
-            away = xp.stack([self._product(v) for v in vectors]) - column * vectors
+            away = xp.concat([self._product(pair.vector) for pair in self.found]) - column * vectors
             return np.asarray(xp.sum(away * away, axis=1), np.float64) ** 0.5
         signs = 2.0 * np.random.default_rng([self.seed, 1]).integers(0, 2, len(values)) - 1.0
         coefficients = np.array([pair.coefficient for pair in self.found])
-        predicted = self.matrix.vector(signs * values) @ vectors
+        predicted = self.matrix.vector((signs * values)[None]) @ vectors
         predicted = predicted + float(signs @ coefficients) * self.found[0].direction
-        away = self._product(self.matrix.vector(signs) @ vectors) - predicted
+        away = self._product(self.matrix.vector(signs[None]) @ vectors) - predicted
         return np.hypot(coefficients, float(xp.sum(away * away)) ** 0.5)
 
     def _allowed(self, value: float) -> float:
@@ -200,10 +203,12 @@ class _Search:
 
     def _product(self, v: Array) -> Array:
         self.products += 1
-        return self.sign * self.matrix.apply(v[None])[0]
+        product = self.matrix.apply(v)
+        return product if self.sign > 0 else -product
 
     def _start(self, start: Array | None, locked: Basis | None = None) -> Array:
-        v = random_rows(self.matrix, self.seed, self._draws, self._draws + 1, "normal")[0] if start is None else start
+        v = random_rows(self.matrix, self.seed, self._draws, self._draws + 1, "normal")
+        v = v if start is None else start[None]
         self._draws += 1
         if locked is not None:
             for _ in range(2):
@@ -216,7 +221,7 @@ class _Search:
     def _apart(self) -> Chain:
         """A chain from a random vector, orthogonal to all pairs found."""
         locked = Basis()
-        locked.extend(array_namespace(self.found[0].vector).stack([pair.vector for pair in self.found]))
+        locked.extend(self._vectors())
         return Chain(self._start(None, locked), locked)
 
     def _advance(self, chain: Chain, done: _Condition) -> None:
@@ -252,7 +257,7 @@ class _Search:
         k = min(wanted(chain), chain.steps)
         rows = chain.basis.combine(vectors[:, -k:].T, self.matrix.vector)
         new = [
-            _Pair(float(values[-k + i]), rows[i], float(chain.coupling * vectors[-1, -k + i]), chain.current)
+            _Pair(float(values[-k + i]), rows[i : i + 1], float(chain.coupling * vectors[-1, -k + i]), chain.current)
             for i in range(k)
         ]
         self.found = sorted([*self.found, *new], key=lambda pair: -pair.value)[: self.count]

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from separatrix.probes.estimates import Estimate, mean_of
-from separatrix.probes.matrices import Group, SymmetricMatrix, groups, row_blocks, select
+from separatrix.probes.matrices import SymmetricMatrix, groups, row_blocks, select
 from separatrix.probes.operators import Array, ModelOperators, ProbeError
 
 
@@ -52,7 +52,7 @@ def gradient_noise(model: ModelOperators, *, tolerance: float = 0.1, chunk: int 
     tolerance
         Relative standard error from which on an estimate counts as converged.
     chunk
-        Examples at a time, as of ``per_example_gradients``.
+        Examples at a time, as of ``per_example_moments``.
 
     Raises
     ------
@@ -89,23 +89,13 @@ def group_gradient_noise(
     mean = _mean_gradient(model)
     xp = array_namespace(mean)
     places = groups(model.blocks, patterns)
-    deviations: dict[str, list[np.ndarray]] = {name: [] for name in places}
-    overlaps: dict[str, list[np.ndarray]] = {name: [] for name in places}
-    for tile in model.per_example_gradients(chunk):
-        for name, group in places.items():
-            part, centre = _parts(tile, mean, group)
-            away = part - centre
-            deviations[name].append(np.asarray(xp.sum(away * away, axis=1), np.float64))
-            overlaps[name].append(np.asarray(away @ centre, np.float64))
+    squares, overlaps = model.per_example_moments(mean, chunk)
     found = {}
     for name, group in places.items():
         centre = select(mean, group)
-        found[name] = _noise(
-            np.concatenate(deviations[name]),
-            np.concatenate(overlaps[name]),
-            float(xp.sum(centre * centre)),
-            tolerance,
-        )
+        parts = [number for number, place in enumerate(model.blocks.values()) if place in group]
+        square = float(xp.sum(centre * centre))
+        found[name] = _noise(squares[:, parts].sum(axis=1), overlaps[:, parts].sum(axis=1), square, tolerance)
     return found
 
 
@@ -189,8 +179,10 @@ def noise_along(
         The model.
     directions
         Unit vectors, ``(k, P)``: leading eigenvectors of the Hessian, for example.
-    tolerance, chunk
+    tolerance
         As of :func:`gradient_noise`.
+    chunk
+        Examples at a time, as of ``per_example_gradients``.
 
     Raises
     ------
@@ -293,9 +285,3 @@ def _mean_gradient(model: ModelOperators) -> Array:
     """Mean over examples, also where the loss is their sum."""
     gradient = model.gradient()
     return gradient / model.examples if model.reduction == "sum" else gradient
-
-
-def _parts(tile: Array, mean: Array, group: Group) -> tuple[Array, Array]:
-    if len(group) == 1 and tile.shape[1] == group[0].stop - group[0].start:
-        return tile, mean
-    return select(tile, group), select(mean, group)

@@ -6,14 +6,54 @@ neighbours, so the part that re-orthogonalisation takes away is a free measure o
 """
 
 from collections.abc import Callable
+from functools import wraps
 
+import jax
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_jax_array
 from jaxtyping import Float
 
 from separatrix.probes.operators import Array
 
 _PANEL = 32  # most vectors of the basis in one array
+
+
+def _compiled(function: Callable) -> Callable:
+    """The same function of arrays, in one program where they are JAX's: its single operations cost more to call."""
+    program = jax.jit(function)
+
+    @wraps(function)
+    def call(*arrays: Array) -> Array:
+        return (program if is_jax_array(arrays[0]) else function)(*arrays)
+
+    return call
+
+
+@_compiled
+def _without_known(w: Array, v: Array, rows: Array, coefficients: Array) -> tuple[Array, Array]:
+    """``w`` less its part along ``v`` and known parts along other vectors, and the coefficient of the former."""
+    along = v[0] @ w[0]
+    return w - along * v - (coefficients @ rows)[None], along
+
+
+@_compiled
+def _without_panel(w: Array, panel: Array) -> tuple[Array, Array]:
+    """``w`` less its parts along the rows of a panel, and the square of what was taken away."""
+    along = panel @ w[0]
+    return w - (along @ panel)[None], along @ along
+
+
+@_compiled
+def _normalised(w: Array) -> tuple[Array, Array]:
+    """Unit vector and norm, ``(1,)``; zero stays zero."""
+    norm = (w[0] @ w[0])[None] ** 0.5
+    xp = array_namespace(norm)
+    return w / xp.where(norm > 0, norm, xp.ones_like(norm)), norm
+
+
+@_compiled
+def _joined(first: Array, second: Array) -> Array:
+    return array_namespace(first).concat([first, second])
 
 
 class Basis:
@@ -28,30 +68,24 @@ class Basis:
     def __len__(self) -> int:
         return sum(len(panel) for panel in self._panels)
 
-    def __getitem__(self, number: int) -> Array:
-        for panel in self._panels:
-            if number < len(panel):
-                return panel[number]
-            number -= len(panel)
-        raise IndexError("the basis has fewer vectors")
-
     def append(self, v: Array) -> None:
-        """Add a vector, ``(P,)``."""
-        self._panels.append(v[None])
+        """Add a vector, ``(1, P)``."""
+        self._panels.append(v)
         while len(self._panels) > 1 and len(self._panels[-1]) == len(self._panels[-2]) < _PANEL:
             last = self._panels.pop()
-            self._panels[-1] = array_namespace(v).concat([self._panels[-1], last])
+            self._panels[-1] = _joined(self._panels[-1], last)
 
     def extend(self, rows: Array) -> None:
         """Add a block of vectors, ``(k, P)``."""
         self._panels.append(rows)
 
-    def remove_from(self, w: Array) -> tuple[Array, float]:
-        """What is orthogonal to the basis in ``w``, and the norm of the rest; one pass."""
-        products = [panel @ w for panel in self._panels]
-        for panel, h in zip(self._panels, products, strict=True):
-            w = w - h @ panel
-        return w, sum(float(h @ h) for h in products) ** 0.5
+    def remove_from(self, w: Array) -> tuple[Array, list[Array]]:
+        """What is orthogonal to the basis in ``w``, ``(1, P)``, and squares whose sum is that of the rest; one pass."""
+        squares = []
+        for panel in self._panels:
+            w, square = _without_panel(w, panel)
+            squares.append(square)
+        return w, squares
 
     def combine(self, coefficients: Float[np.ndarray, "k m"], vector: Callable[[np.ndarray], Array]) -> Array:
         """Linear combinations of the basis, ``(k, P)``; ``vector`` puts the coefficients on the device."""
@@ -70,7 +104,7 @@ class Chain:
     Parameters
     ----------
     start
-        Unit vector, ``(P,)``.
+        Unit vector, ``(1, P)``.
     locked
         Orthonormal vectors that the chain stays orthogonal to.
     """
@@ -81,7 +115,9 @@ class Chain:
         self._locked = locked or Basis()
         self.projected: Float[np.ndarray, "m m"] = np.zeros((0, 0))
         self._eigen: tuple[np.ndarray, np.ndarray] | None = None
-        self._known = np.zeros(0)  # coefficients of the next product along the basis, by symmetry
+        # by symmetry the next product has these coefficients along the basis, and along these of its vectors
+        self._known = np.zeros(0)
+        self._along = start, 0 * start[0, :1]
         self.coupling = 0.0
         #: Largest part of a product that symmetry forbids: the error of the products.
         self.asymmetry = 0.0
@@ -100,35 +136,36 @@ class Chain:
     def absorb(self, w: Array) -> None:
         """Take the product with :attr:`current` and make the next vector from it."""
         v, m = self.current, self.steps
-        alpha = float(v @ w)
-        w = w - alpha * v
-        for i in np.flatnonzero(self._known):
-            w = w - float(self._known[i]) * self.basis[int(i)]
+        w, alpha = _without_known(w, v, *self._along)
+        self.basis.append(v)
+        self.current, norm = self._orthogonal(w)
         grown = np.zeros((m + 1, m + 1))
         grown[:m, :m] = self.projected
         grown[:m, m] = grown[m, :m] = self._known
-        grown[m, m] = alpha
+        grown[m, m] = float(alpha)
         self.projected, self._eigen = grown, None
-        self.basis.append(v)
-        w, norm = self._orthogonal(w)
-        self.coupling = norm
+        self.coupling = norm.item()
         self._known = np.zeros(m + 1)
-        self._known[m] = norm
-        self.current = w / norm if norm > 0 else w
+        self._known[m] = self.coupling
+        self._along = v, norm
 
-    def _orthogonal(self, w: Array) -> tuple[Array, float]:
-        first = True
-        while True:
-            w, removed = self.basis.remove_from(w)
-            if len(self._locked):
-                w, _ = self._locked.remove_from(w)
-            norm = float(w @ w) ** 0.5
-            if first:
-                self.asymmetry = max(self.asymmetry, removed)
-            # twice is enough (Parlett): what is left after the second pass is orthogonal, or nothing
-            if removed <= 0.1 * norm or not first:
-                return w, norm
-            first = False
+    def _orthogonal(self, w: Array) -> tuple[Array, Array]:
+        """What is orthogonal to all vectors kept in ``w``, as a unit vector and its norm."""
+        w, forbidden, locked, unit, norm = self._pass(w)
+        self.asymmetry = max(self.asymmetry, forbidden)
+        # twice is enough (Parlett): what is left after the second pass is orthogonal, or nothing
+        if np.hypot(forbidden, locked) > 0.1 * norm.item():
+            *_, unit, norm = self._pass(w)
+        return unit, norm
+
+    def _pass(self, w: Array) -> tuple[Array, float, float, Array, Array]:
+        """What is orthogonal, once more as unit vector and norm, and what was taken away, of each basis."""
+        w, forbidden = self.basis.remove_from(w)
+        w, locked = self._locked.remove_from(w)
+        unit, norm = _normalised(w)
+        # nothing is waited for until everything is under way
+        lengths = (sum(float(square) for square in squares) ** 0.5 for squares in (forbidden, locked))
+        return w, *lengths, unit, norm
 
     def eigen(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"]]:
         """Ritz values in ascending order, and their vectors in the basis as columns."""
@@ -141,6 +178,7 @@ class Chain:
         values = np.sum(keep * (self.projected @ keep), axis=0)
         rows = self.basis.combine(keep.T, vector)
         self._known = self.coupling * keep[-1]
+        self._along = rows, vector(self._known)
         self.projected, self._eigen = np.diag(values), None
         self.basis = Basis()
         self.basis.extend(rows)

@@ -8,10 +8,11 @@ coefficients of a recurrence, a mean) are Python floats and NumPy arrays.
 Every product takes one vector or a block of them, with the block along the leading axis.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float, Int
 
 #: An array of the model's framework.
 Array = Any
@@ -87,6 +88,21 @@ class ModelOperators(Protocol):
         """
         ...
 
+    def at(self, parameters: Any) -> "ModelOperators":
+        """The same model and data at other parameters, those of a later step; nothing is checked or compiled again.
+
+        Parameters
+        ----------
+        parameters
+            In JAX, a pytree like that of the model; in PyTorch, a module with the same parameters and buffers.
+
+        Raises
+        ------
+        ProbeError
+            If the parameters are others.
+        """
+        ...
+
     def loss(self) -> float:
         """Loss over all examples."""
         ...
@@ -138,6 +154,27 @@ class ModelOperators(Protocol):
         """
         ...
 
+    def per_example_moments(
+        self, centre: Array, chunk: int | None = None
+    ) -> tuple[Float[np.ndarray, "N B"], Float[np.ndarray, "N B"]]:
+        """Of every example's deviation ``g_i - c`` in each of the B blocks: ``|g_i - c|^2`` and ``(g_i - c) . c``.
+
+        The gradients are never kept: what a tile of them leaves behind are these numbers.
+
+        Parameters
+        ----------
+        centre
+            c, ``(P,)``.
+        chunk
+            As of :meth:`per_example_gradients`.
+
+        Raises
+        ------
+        ProbeError
+            As :meth:`per_example_gradients`.
+        """
+        ...
+
 
 def parameter_blocks(names: Sequence[str], sizes: Sequence[int]) -> dict[str, slice]:
     """Consecutive slices of the given sizes by name."""
@@ -156,3 +193,71 @@ def as_rows(v: Array, size: int) -> tuple[Array, bool]:
     if v.ndim not in (1, 2) or v.shape[-1] != size:
         raise ProbeError(f"a vector of this model has shape ({size},) and a block (k, {size}), got {tuple(v.shape)}")
     return (v[None], True) if v.ndim == 1 else (v, False)
+
+
+def as_cotangents(u: Array, outputs: tuple[int, ...]) -> tuple[Array, bool]:
+    """Vectors of the shape of the outputs as a block, ``(k, *outputs)``, and whether it was a single one.
+
+    Raises
+    ------
+    ProbeError
+        If the shape is another.
+    """
+    if outputs not in (tuple(u.shape), tuple(u.shape[1:])):
+        raise ProbeError(f"the outputs have shape {outputs}, got {tuple(u.shape)}")
+    return (u[None], True) if tuple(u.shape) == outputs else (u, False)
+
+
+def weighted_sum(parts: Iterable[tuple[Array, float]]) -> Array:
+    """Sum of arrays times their weights, of which there is at least one; a weight of one costs nothing."""
+    scaled = (part if weight == 1.0 else part * weight for part, weight in parts)
+    total = next(scaled)
+    for part in scaled:
+        total = total + part
+    return total
+
+
+def rows_of_batches(
+    examples: Sequence[int] | np.ndarray, sizes: Sequence[int]
+) -> list[tuple[int, Int[np.ndarray, " m"]]]:
+    """Which rows of which batches are these examples? Examples are numbered through the batches in order.
+
+    Returns
+    -------
+    Number of each batch that holds some of them, and their rows in it, in the order asked for.
+
+    Raises
+    ------
+    ProbeError
+        If they are not a list of numbers of examples.
+    """
+    chosen = np.asarray(examples, np.int64)
+    ends = np.cumsum([0, *sizes])
+    if chosen.ndim != 1 or chosen.size == 0 or chosen.min() < 0 or chosen.max() >= ends[-1]:
+        raise ProbeError(f"examples must be numbers from 0 to {ends[-1] - 1}")
+    batch = np.searchsorted(ends, chosen, side="right") - 1
+    return [(int(number), chosen[batch == number] - ends[number]) for number in np.unique(batch)]
+
+
+def examples_together(chunk: int | None, gradient_bytes: int, together_bytes: int, free_memory: int) -> int:
+    """Examples whose gradients are taken together: ``chunk`` if it is given, else as many as fit.
+
+    Parameters
+    ----------
+    chunk
+        What the caller asked for.
+    gradient_bytes, together_bytes
+        Bytes of one gradient, and of as many as should be taken together.
+    free_memory
+        Bytes that may be taken, for the gradients and three temporaries as large.
+
+    Raises
+    ------
+    ProbeError
+        If ``chunk`` is less than 1.
+    """
+    if chunk is None:
+        return max(1, min(together_bytes // gradient_bytes, free_memory // (4 * gradient_bytes)))
+    if chunk < 1:
+        raise ProbeError(f"chunk must be at least 1, got {chunk}")
+    return chunk

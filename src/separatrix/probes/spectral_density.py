@@ -182,14 +182,15 @@ def spectral_density(
 def _chains(matrix: SymmetricMatrix, starts: Array, steps: int) -> list[np.ndarray]:
     """Projected matrices of chains that advance together."""
     xp = array_namespace(starts)
-    chains = [Chain(row / float(xp.sum(row * row)) ** 0.5) for row in starts]
+    rows = (starts[i : i + 1] for i in range(len(starts)))
+    chains = [Chain(row / float(xp.sum(row * row)) ** 0.5) for row in rows]
     for _ in range(steps):
         growing = [chain for chain in chains if not chain.exhausted]
         if not growing:
             break
-        products = matrix.apply(xp.stack([chain.current for chain in growing]))
-        for chain, product in zip(growing, products, strict=True):
-            chain.absorb(product)
+        products = matrix.apply(xp.concat([chain.current for chain in growing]))
+        for number, chain in enumerate(growing):
+            chain.absorb(products[number : number + 1])
     return [chain.projected for chain in chains]
 
 

@@ -90,5 +90,5 @@ def test_the_kernel_of_a_run_moves_and_that_of_its_linearisation_does_not():
     np.testing.assert_allclose(moved.norm, [np.linalg.norm(k) for k in kernels], rtol=1e-10)
     np.testing.assert_allclose(moved.eigenvalues[1], np.linalg.eigvalsh(kernels[1])[:-6:-1], rtol=1e-9)
     assert moved.rounding < 1e-28
-    first = kernels[0].reshape(8, 3, 8, 3)[:4, :, :4].ravel(), kernels[1].reshape(8, 3, 8, 3)[:4, :, :4].ravel()
-    assert moved.halves[0, 0, 1] == pytest.approx(1 - first[0] @ first[1] / np.prod(np.linalg.norm(first, axis=1)))
+    first = kernels[0].reshape(8, 3, 8, 3)[:2, :, :2].ravel(), kernels[1].reshape(8, 3, 8, 3)[:2, :, :2].ravel()
+    assert moved.subsets[0, 0, 1] == pytest.approx(1 - first[0] @ first[1] / np.prod(np.linalg.norm(first, axis=1)))

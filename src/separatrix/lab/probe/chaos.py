@@ -15,7 +15,7 @@ from separatrix.lab.probe.kind import NOTHING, Checkpoint, Column, Course, Kind,
 from separatrix.lab.probe.model import makes_module
 from separatrix.lab.settings import SettingError
 from separatrix.lab.study import Figure
-from separatrix.probes.chaos.measure import copies_held, record_steps
+from separatrix.probes.chaos.measure import BlownUpError, copies_held, record_steps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -74,14 +74,20 @@ def _arrays(s: ProbeSettings, course: Course) -> Mapping[str, Shape]:  # noqa: A
 def _measure(checkpoint: Checkpoint) -> Measured:
     s = checkpoint.settings
     order = batches(checkpoint.operators.examples, s.batch_size, s.chaos_steps, s.seed)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # copies that blow up have no rate
-        chaos = checkpoint.model.chaos(checkpoint.parameters, order, RECORDS, s)
-        grown, predicted = np.log(chaos.amplification[:, -1]), np.log(chaos.predicted[:, -1])
+    try:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # copies that blow up have no rate
+            chaos = checkpoint.model.chaos(checkpoint.parameters, order, RECORDS, s)
+            grown = np.log(chaos.amplification[:, -1])
+    except BlownUpError:  # from here on training diverges at this step size: a result, and the only one
+        shape = s.directions, len(record_steps(s.chaos_steps, RECORDS))
+        nothing = {column.name: NOTHING for column in _COLUMNS}
+        return Measured(nothing, {"amplification_after": np.full(shape, np.nan)})
+    assert chaos.growth is not None
     mean, error, converged = _mean(grown)
     rate = Value(mean / s.chaos_steps, error / s.chaos_steps, converged)
     with np.errstate(over="ignore", invalid="ignore"):
         size = Value(float(np.exp(mean)), float(np.exp(mean) * error), converged)
-    tangent = _mean(predicted)
+    tangent = _mean(chaos.growth[:, -1])
     values = {
         "amplification": size,
         "exponent": rate,
@@ -120,10 +126,10 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
     figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
     shown, grid = chosen_checkpoints(data), record_steps(s.chaos_steps, RECORDS)
     for member, colour in zip(shown, colours(len(shown)), strict=True):
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # copies that blew up have no curve
             logs = np.log(data["amplification_after"].values[member])
-        error = logs.std(axis=0, ddof=1) / np.sqrt(len(logs))
-        mean = logs.mean(axis=0)
+            error = logs.std(axis=0, ddof=1) / np.sqrt(len(logs))
+            mean = logs.mean(axis=0)
         axes.plot(grid, np.exp(mean), "o-", ms=3, lw=1.2, color=colour, label=f"step {data['step'].values[member]}")
         axes.fill_between(grid, np.exp(mean - error), np.exp(mean + error), color=colour, alpha=0.15, lw=0)
     axes.axhline(1.0, color="0.6", lw=0.8, ls="--")

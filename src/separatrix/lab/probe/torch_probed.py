@@ -140,8 +140,9 @@ class TorchProbed:
 
         numbered = list(enumerate(map(torch.from_numpy, batches)))
         return measure_torch_chaos(
-            step, module, optimizer, numbered, sigma=s.sigma, directions=s.directions, records=records, seed=s.seed
-        )
+            step, module, optimizer, numbered, loss=value, sigma=s.sigma, directions=s.directions, records=records,
+            seed=s.seed,
+        )  # fmt: skip
 
     def _at(self, parameters: dict[str, Tensor]) -> nn.Module:
         self._module.load_state_dict(parameters)

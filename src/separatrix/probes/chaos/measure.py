@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from separatrix.engines.intervals import mean_interval
 from separatrix.engines.parallel_runs import BatchStep, places
 from separatrix.probes.chaos.copies import Parameters, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction
@@ -24,9 +25,16 @@ class NotDeterministicError(ProbeError):
         )
 
 
+class BlownUpError(ProbeError):
+    """The run itself stopped being finite, so that there is nothing to compare its copies to."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the run itself is not finite at step {step}: give the batches before that")
+
+
 @dataclass(frozen=True, eq=False)
 class Chaos:
-    """What became of small perturbations.
+    """What became of small perturbations; not a number for copies that blew up.
 
     Attributes
     ----------
@@ -34,22 +42,45 @@ class Chaos:
         ``(t,)``: steps after the perturbation.
     amplification
         ``(K, t)``: distance over initial distance, for K random directions.
-    predicted
-        ``(K, t)``: the same for a vanishing perturbation, from the tangent map; NaN where it was not asked for.
+    growth
+        ``(K, t)``: logarithm of the same for a vanishing perturbation, from the tangent map; None if it was not asked
+        for.
     relative_distance
         ``(K, t)``: distance over the norm of the parameters; near 1 it has saturated.
     dissimilarity
         ``(K, t)``: ``1 - cos`` between the parameters.
-    exponent
-        Mean over the directions of the growth rate ``log(A) / steps`` at the last step, and its standard error.
     """
 
     steps: Int[np.ndarray, " t"]
     amplification: Float[np.ndarray, "K t"]
-    predicted: Float[np.ndarray, "K t"]
+    growth: Float[np.ndarray, "K t"] | None
     relative_distance: Float[np.ndarray, "K t"]
     dissimilarity: Float[np.ndarray, "K t"]
-    exponent: tuple[float, float]
+
+    @property
+    def predicted(self) -> Float[np.ndarray, "K t"]:
+        """``(K, t)``: amplification of a vanishing perturbation; raises ProbeError if it was not asked for."""
+        return np.exp(self._growth())
+
+    @property
+    def exponent(self) -> tuple[float, tuple[float, float]]:
+        """Growth rate ``log(A) / steps`` at the last step: mean over the directions, and Student's 95 % interval."""
+        with np.errstate(divide="ignore"):
+            return self._rate(np.log(self.amplification[:, -1]))
+
+    @property
+    def predicted_exponent(self) -> tuple[float, tuple[float, float]]:
+        """The same for vanishing perturbations, the finite-time Lyapunov exponent; may raise as ``predicted``."""
+        return self._rate(self._growth()[:, -1])
+
+    def _growth(self) -> Float[np.ndarray, "K t"]:
+        if self.growth is None:
+            raise ProbeError("the growth of vanishing perturbations was not asked for: give tangent=True, or a loss")
+        return self.growth
+
+    def _rate(self, growth: Float[np.ndarray, " K"]) -> tuple[float, tuple[float, float]]:
+        with np.errstate(invalid="ignore"):  # perturbations that vanished or blew up have no rate
+            return mean_interval(growth / self.steps[-1])
 
 
 def record_steps(total: int, records: int) -> Int[np.ndarray, " t"]:
@@ -92,6 +123,8 @@ def measure_chaos(
     ------
     NotDeterministicError
         If an unperturbed copy does not keep the very bits of the run.
+    BlownUpError
+        If the run itself stops being finite.
     ProbeError
         If ``sigma`` is too small for the floating-point type (the sentence says the smallest usable), or there are no
         batches or fewer than two directions.
@@ -113,15 +146,15 @@ def measure_chaos(
         return stacked([one, *(perturbed(one, way, sigma) for way in ways)])
 
     result = separate(step, start, piece, [0], steps, spawn, arguments)
+    if np.any(~np.isfinite(result.norm)):
+        raise BlownUpError(int(grid[np.flatnonzero(~np.isfinite(result.norm[0]))[0]]))
     unperturbed = result.distance[0, 0, 0]
     if np.any(unperturbed != 0):
         raise NotDeterministicError(int(grid[np.flatnonzero(unperturbed != 0)[0]]))
-    predicted = np.full((directions, grid.size), np.nan)
+    growth = None
     if tangent:
-        predicted = np.exp(tangent_growth(step, start, piece, [0], steps, lambda *_: stacked(ways), arguments)[0, :, 0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.log(result.amplification[0, 1:, 0, -1]) / grid[-1]
+        growth = tangent_growth(step, start, piece, [0], steps, lambda *_: stacked(ways), arguments)[0, :, 0]
     return Chaos(
-        grid, result.amplification[0, 1:, 0], predicted, result.distance[0, 1:, 0] / result.norm[0],
-        result.dissimilarity[0, 1:, 0], (float(rate.mean()), float(rate.std(ddof=1) / np.sqrt(directions))),
+        grid, result.amplification[0, 1:, 0], growth, result.distance[0, 1:, 0] / result.norm[0],
+        result.dissimilarity[0, 1:, 0],
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """From the Jacobian in the form of its layers to the kernel, by the cheapest contraction; arrays of any kind.
 
 For a dense layer, which acts at one position, ``J J^T`` is a Hadamard product of two small Gram matrices and costs
-``d_in + d_out`` multiplications for each pair where the Jacobian would cost ``d_in d_out``. Where a layer acts at many
-positions (convolutions, tokens) the sum over them comes first, and gives that layer's Jacobian in one matrix product.
+``d_in + d_out`` multiplications for each pair where the Jacobian would cost ``d_in d_out``. A layer that acts at few
+positions gives a sum of such products over the pairs of them. Where there are many (convolutions, tokens) the sum over
+them comes first, and gives that layer's Jacobian in one matrix product. What takes fewer multiplications is taken.
 
 Source: the Hadamard form is standard; Novak, Sohl-Dickstein, Schoenholz 2022 (arXiv 2206.08720) compare contractions.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from separatrix.probes.operators import ProbeError
 
@@ -21,6 +22,9 @@ Contraction: TypeAlias = Literal["full", "class-trace", "sum-of-logits"]
 CONTRACTIONS: tuple[str, ...] = get_args(Contraction)
 
 LayerBlock = tuple[Any, Any]
+
+_MOST_POSITIONS = 8  # whose pairs are summed one by one
+_PASS = 16  # multiplications in the time of one pass over an entry of the kernel
 
 
 class TooLargeError(ProbeError):
@@ -47,21 +51,47 @@ def contract(
     ``(N, C, M, C)``, or ``(N, M)`` with ``class_trace``.
     """
     total: Any = 0
-    explicit = list(rest)
     for (inputs, gradients), (others, other_gradients) in layers:
-        if inputs.shape[1] == 1:
-            seen = inputs[:, 0, :] @ others[:, 0, :].T
-            slopes = _gram(gradients[:, :, 0, :], other_gradients[:, :, 0, :], class_trace)
-            total = total + slopes * (seen if class_trace else seen[:, None, :, None])
+        _, outputs, positions, channels = gradients.shape
+        if pairs_are_cheaper(positions, inputs.shape[2], channels, outputs, class_trace):
+            total = total + _position_pairs(inputs, gradients, others, other_gradients, class_trace)
         else:
             rows = _layer_jacobian(inputs, gradients)
-            explicit.append((rows, rows if others is inputs else _layer_jacobian(others, other_gradients)))
-    if explicit:
-        xp = array_namespace(explicit[0][0])
-        rows = xp.concat([first for first, _ in explicit], axis=2)
-        same = all(first is second for first, second in explicit)
-        columns = rows if same else xp.concat([second for _, second in explicit], axis=2)
-        total = total + _gram(rows, columns, class_trace)
+            columns = rows if others is inputs else _layer_jacobian(others, other_gradients)
+            total = total + _gram(rows, columns, class_trace)
+    if rest:
+        xp = array_namespace(rest[0][0])
+        rows = xp.concat([first for first, _ in rest], axis=2)
+        same = all(first is second for first, second in rest)
+        total = total + _gram(rows, rows if same else xp.concat([second for _, second in rest], axis=2), class_trace)
+    return total
+
+
+def pairs_are_cheaper(positions: int, inputs: int, channels: int, outputs: int, class_trace: bool) -> bool:
+    """Whether a layer's part takes fewer multiplications as a sum over pairs of positions than by its Jacobian.
+
+    Parameters
+    ----------
+    positions, inputs, channels
+        T, d_in, d_out.
+    outputs
+        Number of outputs or combinations of them that are differentiated.
+    class_trace
+        Whether the result has one entry for a pair of examples.
+    """
+    entries, products = (1, outputs) if class_trace else (outputs**2, outputs**2)
+    pairs = positions**2 * (inputs + products * channels + _PASS * entries)
+    return positions <= _MOST_POSITIONS and pairs < products * inputs * channels
+
+
+def _position_pairs(inputs: Any, gradients: Any, others: Any, other_gradients: Any, class_trace: bool) -> Any:
+    """Sum over positions t of one example and s of the other of ``<h(t), h'(s)> <g_c(t), g'_c'(s)>``."""
+    total: Any = 0
+    for t in range(inputs.shape[1]):
+        for s in range(others.shape[1]):
+            seen = inputs[:, t, :] @ others[:, s, :].T
+            slopes = _gram(gradients[:, :, t, :], other_gradients[:, :, s, :], class_trace)
+            total = total + slopes * (seen if class_trace else seen[:, None, :, None])
     return total
 
 
@@ -76,10 +106,18 @@ def _layer_jacobian(inputs: Any, gradients: Any) -> Any:
 def _gram(rows: Any, columns: Any, class_trace: bool) -> Any:
     xp = array_namespace(rows, columns)
     (samples, outputs, size), others = rows.shape, columns.shape[0]
-    if class_trace:
-        return xp.reshape(rows, (samples, outputs * size)) @ xp.reshape(columns, (others, outputs * size)).T
-    product = xp.reshape(rows, (samples * outputs, size)) @ xp.reshape(columns, (others * outputs, size)).T
-    return xp.reshape(product, (samples, outputs, others, outputs))
+    one, other = (1, outputs * size) if class_trace else (outputs, size)
+    flat = xp.reshape(rows, (samples * one, other))
+    product = _symmetric(flat) if rows is columns else flat @ xp.reshape(columns, (others * one, other)).T
+    return product if class_trace else xp.reshape(product, (samples, outputs, others, outputs))
+
+
+def _symmetric(rows: Any) -> Any:
+    """``A A^T``. NumPy recognises it and computes half (``syrk``), which PyTorch on a CPU does not."""
+    if is_torch_array(rows) and rows.device.type == "cpu":
+        array = rows.numpy(force=True)
+        return array_namespace(rows).asarray(array @ array.T)
+    return rows @ rows.T
 
 
 def block_of_examples(
@@ -112,22 +150,25 @@ def block_of_examples(
     TooLargeError
         If not even the kernel of one example with another fits: one sentence with the bytes it takes.
     """
-    example = differentiated * rest
+    example = 2 * differentiated * rest  # and joined to one array
     for positions, inputs, channels in layers:
         # what the layer sees and its copy on the way, the gradients with theirs, the layer's Jacobian
         example += 2 * positions * inputs + 2 * (differentiated + 1) * positions * channels
-        example += 2 * differentiated * inputs * channels if positions > 1 else 0
+        by_pairs = pairs_are_cheaper(positions, inputs, channels, differentiated, class_trace)
+        example += 0 if by_pairs else differentiated * inputs * channels
     rows = samples * (1 if class_trace else differentiated)
 
     def bytes_of(block: int) -> int:
         part = 3 * (block * (1 if class_trace else differentiated)) ** 2
-        return itemsize * (rows**2 + part + 2 * block * example)
+        return itemsize * (rows**2 + part + (1 if block == samples else 2) * block * example)
 
+    if bytes_of(samples) <= memory_bytes:
+        return samples, bytes_of(samples)
     if bytes_of(1) > memory_bytes:
         raise TooLargeError(
             f"the exact kernel of {samples} examples and {outputs} outputs takes {bytes_of(1) / 2**20:.1f} MiB, more "
             f"than the {memory_bytes / 2**20:.1f} MiB allowed: take fewer examples, another contraction, or products "
             "with probe vectors, which need no kernel"
         )
-    block = int(np.searchsorted([bytes_of(b) for b in range(1, samples + 1)], memory_bytes, side="right"))
+    block = int(np.searchsorted([bytes_of(b) for b in range(1, samples)], memory_bytes, side="right"))
     return block, bytes_of(block)

@@ -2,25 +2,29 @@
 
 ``K z = J (J^T z)`` costs one pass backward and one forward. With the same m random sign vectors for all checkpoints the
 products ``A = K Z`` stand for the kernels: errors of numerator and denominators of a distance mostly cancel, and all
-distances among T checkpoints cost ``T m`` products. :func:`~.distance.distance_matrix` takes the products as they are.
+distances among T checkpoints cost ``T m`` products. :func:`estimated_distances` gives them with standard errors;
+:func:`~.distance.distance_matrix` takes the products as they are, and gives the same distances. In JAX
+:mod:`.jax_products` has the products of many examples in one compiled program.
 
 Source: derived; the shared probes are a Hutchinson (1990) estimate of each Frobenius inner product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.distance import cdist
 
 from separatrix.probes.operators import ModelOperators, ProbeError
 from separatrix.probes.tangent_kernel.blocks import refuse_unknown
 from separatrix.probes.tangent_kernel.contraction import Contraction
 
 
-def sign_probes(shape: tuple[int, ...], count: int, seed: int) -> Float[np.ndarray, "m ..."]:
+def sign_probes(shape: tuple[int, ...], count: int, seed: int | Sequence[int]) -> Float[np.ndarray, "m ..."]:
     """``count`` vectors of independent random signs, each of ``shape`` (that of the model's outputs)."""
-    return np.random.default_rng([seed, 0x51]).choice([-1.0, 1.0], size=(count, *shape))
+    return np.random.default_rng([*np.atleast_1d(seed), 0x51]).choice([-1.0, 1.0], size=(count, *shape))
 
 
 def kernel_products(model: ModelOperators, probes: Float[np.ndarray, "m ..."], together: int = 8) -> np.ndarray:
@@ -105,19 +109,48 @@ def estimated_distance(first: Float[Any, "m ..."], second: Float[Any, "m ..."]) 
     ValueError
         If shapes differ, there are fewer than two probes, or a kernel is zero or not finite.
     """
-    a, b = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (first, second))
-    if a.shape != b.shape or len(a) < 2:
-        raise ValueError(f"a distance needs products with the same two or more probes, got {a.shape} and {b.shape}")
-    lengths = np.linalg.norm(a), np.linalg.norm(b)
-    if not np.all(np.isfinite(lengths)) or min(lengths) == 0:
+    if np.shape(first) != np.shape(second):
+        raise ValueError(
+            f"a distance needs products with the same two or more probes, got {np.shape(first)} and {np.shape(second)}"
+        )
+    distance, error = estimated_distances([first, second])
+    return DistanceEstimate(float(distance[0, 1]), float(error[0, 1]), len(first))
+
+
+def estimated_distances(
+    products: Sequence[Float[Any, "m ..."]] | Float[np.ndarray, "t m ..."],
+) -> tuple[Float[np.ndarray, "t t"], Float[np.ndarray, "t t"]]:
+    """Kernel distances between all pairs of t kernels from products with the same m probes, and their standard errors.
+
+    Each distance is that of :func:`estimated_distance`. Sums of squared differences are formed probe by probe in
+    float64, so that small distances keep their digits and memory stays at that of the products.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two kernels or probes, shapes differ, or a kernel is zero or not finite.
+    """
+    shapes = {np.shape(one) for one in products}
+    if len(products) < 2 or len(shapes) > 1 or len(products[0]) < 2:
+        raise ValueError(
+            f"distances need products of two or more kernels with the same two or more probes, got {len(products)} "
+            f"kernels and products of shape {', '.join(map(str, sorted(shapes)))}"
+        )
+    m = len(products[0])
+    flat = [np.asarray(one).reshape(m, -1) for one in products]
+    lengths = np.array([np.sqrt(np.sum(one.astype(np.float64) ** 2)) for one in flat])
+    if not np.all(np.isfinite(lengths)) or lengths.min() == 0:
         raise ValueError("the products must be finite and not all zero")
-    a, b = a / lengths[0], b / lengths[1]
-    apart = np.sum((a - b) ** 2, axis=1) / 2
-    distance = float(apart.sum())
-    weight = (np.sum(a**2, axis=1) + np.sum(b**2, axis=1)) / 2
-    m = len(a)
-    error = float(np.sqrt(m / (m - 1) * np.sum((apart - distance * weight) ** 2)))
-    return DistanceEstimate(distance, error, m)
+    apart = np.empty((m, len(flat), len(flat)))  # what each probe adds to the distance
+    weight = np.empty_like(apart)  # and to the norms
+    for probe in range(m):
+        units = np.stack([one[probe].astype(np.float64) for one in flat]) / lengths[:, None]
+        apart[probe] = cdist(units, units, "sqeuclidean") / 2
+        share = np.sum(units**2, axis=1)
+        weight[probe] = (share[:, None] + share) / 2
+    distance = apart.sum(axis=0)
+    error = np.sqrt(m / (m - 1) * np.sum((apart - distance * weight) ** 2, axis=0))
+    return distance, error
 
 
 @dataclass(frozen=True)

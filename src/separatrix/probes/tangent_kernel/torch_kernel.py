@@ -1,8 +1,8 @@
 """The exact tangent kernel of a PyTorch module.
 
-Linear and convolutional layers that act once give the Jacobian of their weights as inputs and back-propagated
-gradients, recorded by hooks during one forward and C backward passes over all examples; everything else is
-differentiated example by example. The module is left as it is: its parameters, gradients, buffers, mode and hooks.
+Layers that act once (linear, convolutional, embedding, normalisation) give the Jacobian of their weights as inputs and
+back-propagated gradients, recorded by hooks during one forward and C backward passes over all examples; everything else
+is differentiated example by example. The module is left as it is: its parameters, gradients, buffers, mode and hooks.
 """
 
 import copy
@@ -17,6 +17,14 @@ import numpy as np
 from separatrix.probes.operators import ProbeError
 from separatrix.probes.tangent_kernel.blocks import checked_shape, from_blocks, refuse_unknown, with_other_half
 from separatrix.probes.tangent_kernel.contraction import Contraction, block_of_examples, contract
+from separatrix.probes.tangent_kernel.torch_layers import (
+    applies_a_matrix,
+    gradients_as_rows,
+    inputs_as_rows,
+    scale_and_shift,
+    scales,
+)
+from separatrix.probes.torch_graphs import full_precision
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +102,11 @@ class TorchTangentKernel:
                 raise ProbeError(f"{name or 'the module'} normalises over the batch, so that an example has no tangent kernel: call eval() first")  # fmt: skip  # noqa: E501
             if part.training and isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
                 raise ProbeError(f"{name or 'the module'} drops units at random: call eval() first")
+        if not isinstance(inputs, torch.Tensor):
+            raise ProbeError(
+                f"inputs must be one tensor, got {type(inputs).__name__}: wrap the module in one of a single input, or "
+                "take kernel_products of a TorchModel"
+            )
         module = self._exact_module()
         self._inputs = inputs.detach()
         dtype = next(p.dtype for p in module.parameters() if p.requires_grad)
@@ -110,6 +123,10 @@ class TorchTangentKernel:
         """Kernel at the module's parameters: ``(N C, N C)``, or ``(N, N)`` if it is contracted over outputs."""
         import torch
 
+        with full_precision():
+            return torch.as_tensor(self._checked_kernel(), device=self._inputs.device)
+
+    def _checked_kernel(self) -> np.ndarray:
         module = self._exact_module()
         kernel = self._kernel(module)
         if not self._agreed:
@@ -122,7 +139,7 @@ class TorchTangentKernel:
                         "the outputs of the module have no derivatives that can be taken example by example"
                     )
             self._agreed = True
-        return torch.as_tensor(kernel, device=self._inputs.device)
+        return kernel
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -133,7 +150,10 @@ class TorchTangentKernel:
         return copy.deepcopy(self._module).float()
 
     def _find_layers(self, module: "torch.nn.Module") -> dict[str, tuple[int, int, int]]:
-        """Names of the layers that act once on all examples and own their weight, with (T, d_in, d_out)."""
+        """Names of the layers that act once on all examples and own their weight, with (T, d_in, d_out).
+
+        A normalisation counts as one number at each of its entries.
+        """
         import torch
 
         owners: dict[int, int] = {}
@@ -145,17 +165,21 @@ class TorchTangentKernel:
         layers = {}
         for name, record in records.items():
             part = module.get_submodule(name)
-            if record.calls == 1 and part.weight.requires_grad and owners[id(part.weight)] == 1:
-                seen, put_out = _as_rows(part, record.seen, record.put_out)
-                if len(seen) == len(put_out) == 2:
-                    layers[name] = (put_out.shape[1], seen.shape[2], put_out.shape[2])
+            own = dict(part.named_parameters(recurse=False))  # not those of a parametrisation
+            if record.calls != 1 or "weight" not in own or not len(record.seen) == len(record.put_out) == 2:
+                continue
+            if not all(p.requires_grad and owners[id(p)] == 1 for p in own.values()):
+                continue
+            if scales(part):
+                layers[name] = record.put_out[0].numel(), 1, 1
+            else:
+                seen = inputs_as_rows(part, record.seen)
+                layers[name] = seen.shape[1], seen.shape[2], own["weight"].numel() // seen.shape[2]
         return layers
 
     @contextmanager
     def _recorded(self, module: "torch.nn.Module", names: Any) -> "Iterator[dict[str, _Record]]":
-        """Record what passes through linear and convolutional layers (those of these names, or all)."""
-        import torch
-
+        """Record what passes through the layers that can be read (those of these names, or all)."""
         records: dict[str, _Record] = {}
         handles = []
 
@@ -170,13 +194,7 @@ class TorchTangentKernel:
             return hook
 
         for name, part in module.named_modules():
-            plain = isinstance(part, torch.nn.Linear) or (
-                isinstance(part, torch.nn.Conv2d)
-                and part.groups == 1
-                and part.padding_mode == "zeros"
-                and not isinstance(part.padding, str)
-            )
-            if plain and (names is None or name in names):
+            if (applies_a_matrix(part) or scales(part)) and (names is None or name in names):
                 records[name] = _Record()
                 handles.append(part.register_forward_hook(listen(name)))
         try:
@@ -188,7 +206,8 @@ class TorchTangentKernel:
     def _plan_blocks(self, module: "torch.nn.Module", itemsize: int, memory_bytes: int) -> None:
         differentiated = 1 if self.contraction == "sum-of-logits" else self.outputs
         total = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        rest = total - sum(inputs * channels for _, inputs, channels in self._layers.values())
+        matrices = [name for name in self._layers if not scales(module.get_submodule(name))]
+        rest = total - sum(math.prod(self._layers[name][1:]) for name in matrices)
         self.block, self.predicted_bytes = block_of_examples(
             self.samples, self.outputs, differentiated, list(self._layers.values()), rest, max(itemsize, 4),
             memory_bytes, self.contraction == "class-trace",
@@ -231,15 +250,15 @@ class TorchTangentKernel:
             ]
             for k, (name, record) in enumerate(records.items()):
                 part = module.get_submodule(name)
-                rows = [
-                    _as_rows(part, record.seen, torch.zeros_like(put_out[k]) if s[k] is None else s[k]) for s in slopes
-                ]
-                gradients = torch.stack([one for _, one in rows], dim=1)
-                found.layers.append((rows[0][0], gradients))
-                covered.add(f"{name}.weight" if name else "weight")
-                if part.bias is not None and part.bias.requires_grad:
+                covered |= {f"{name}.{p}".lstrip(".") for p, _ in part.named_parameters(recurse=False)}
+                gradients = torch.stack([torch.zeros_like(put_out[k]) if s[k] is None else s[k] for s in slopes], 1)
+                if scales(part):
+                    found.rest.extend(scale_and_shift(part, record.seen, gradients))
+                    continue
+                gradients = gradients_as_rows(part, gradients)
+                found.layers.append((inputs_as_rows(part, record.seen), gradients))
+                if getattr(part, "bias", None) is not None:
                     found.rest.append(gradients.sum(2))
-                    covered.add(f"{name}.bias" if name else "bias")
         found.rest.extend(self._example_by_example(module, inputs, covered))
         return found
 
@@ -253,7 +272,11 @@ class TorchTangentKernel:
         def one(parameters: dict[str, Any], x: Any) -> Any:
             return self._projected(torch.func.functional_call(module, parameters, (x[None],))[0])
 
-        slopes = torch.func.vmap(torch.func.jacrev(one), (None, 0))(named, inputs)
+        try:
+            slopes = torch.func.vmap(torch.func.jacrev(one), (None, 0))(named, inputs)
+        except RuntimeError:  # control flow that depends on values, as where attention masks are made
+            alone = [torch.func.jacrev(one)(named, x) for x in inputs]
+            slopes = {name: torch.stack([each[name] for each in alone]) for name in named}
         return [a.detach().reshape(a.shape[0], a.shape[1], -1) for a in slopes.values()]
 
     def _agrees(self, module: "torch.nn.Module", kernel: np.ndarray) -> bool:
@@ -284,13 +307,3 @@ def _squared(value: "torch.Tensor", module: "torch.nn.Module") -> float:
     trained = [p for p in module.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
     return float(sum(torch.sum(s.double() ** 2) for s in slopes if s is not None))
-
-
-def _as_rows(part: Any, seen: "torch.Tensor", slopes: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """Input ``(N, T, d_in)`` and gradient ``(N, T, d_out)`` of a layer."""
-    import torch
-
-    if isinstance(part, torch.nn.Linear):
-        return seen.reshape(len(seen), -1, part.in_features), slopes.reshape(len(slopes), -1, part.out_features)
-    patches = torch.nn.functional.unfold(seen, part.kernel_size, part.dilation, part.padding, part.stride)
-    return patches.mT, slopes.flatten(2).mT

@@ -10,9 +10,10 @@ from separatrix.systems.training_phases.chaos.figures import figures
 from separatrix.systems.training_phases.chaos.kernel_cone import narrow_cone, same_transition
 from separatrix.systems.training_phases.chaos.quantities import quantities
 from separatrix.systems.training_phases.chaos.runs import run_experiments
-from separatrix.systems.training_phases.chaos.settings import Settings, check, input_files, problem
+from separatrix.systems.training_phases.chaos.settings import Settings, check, describe, problem
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
+from separatrix.systems.training_phases.task import input_files
 
 QUESTION = """Perturb a network imperceptibly at step t0 of its training and go on with the very same batches: does it
 end elsewhere? Early in training it does (chaos effect), after some step it does not any more. When is that step, is it
@@ -138,8 +139,9 @@ def notes(settings: Settings) -> str:
     noise = f" {settings.label_noise:.0%} of the training labels are drawn anew." if settings.label_noise else ""
     return (
         f"Data: {len(data.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes.{noise} A perturbation has the norm sigma = {settings.sigma:g} times that of all "
-        "parameters together; the paper does not say how large its own is. Copies share momentum and batches. "
+        f"{data.classes} classes.{noise} {describe(settings)} A perturbation has the norm sigma = "
+        f"{settings.sigma:g} times that of all parameters together; the paper does not say how "
+        "large its own is. Copies share momentum and batches. "
         "Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is wide, so "
         "that the transition depends on sigma logarithmically. Barriers are those of the test loss along the first "
         "random direction, with the statistics of normalised layers taken anew at every point. Intervals are taken "

@@ -5,6 +5,7 @@ are in `two_phases/`, one module for each subject; kernels are measured by `sepa
 """
 
 from separatrix.lab import Claim, Experiment, Study
+from separatrix.systems.training_phases.task import input_files
 from separatrix.systems.training_phases.two_phases.cone import narrow_cone, narrow_cone_controls
 from separatrix.systems.training_phases.two_phases.figures import figures
 from separatrix.systems.training_phases.two_phases.phases import (
@@ -15,7 +16,7 @@ from separatrix.systems.training_phases.two_phases.phases import (
 )
 from separatrix.systems.training_phases.two_phases.quantities import quantities
 from separatrix.systems.training_phases.two_phases.runs import run_experiments
-from separatrix.systems.training_phases.two_phases.settings import Settings, check, input_files, problem
+from separatrix.systems.training_phases.two_phases.settings import Settings, check, describe, problem
 from separatrix.systems.training_phases.two_phases.switching import (
     later_is_better,
     moving_is_better,
@@ -95,8 +96,9 @@ def notes(settings: Settings) -> str:
     data = problem(settings)
     return (
         f"Data: {len(data.split.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes. Kernels are those of all outputs (NC x NC) on the first {settings.examples} training "
-        "samples; kernels traced or summed over classes rotate by other angles and are recorded beside them. Kernel "
+        f"{data.classes} classes. {describe(settings)} The samples are the first of the training set. Kernels traced "
+        "or summed over classes rotate by other angles and are recorded beside exact ones; the error of estimated ones "
+        "is covered by intervals over runs, each of which has sign vectors of its own. Kernel "
         "distance is one minus a cosine, and ignores the norm, which is drawn apart. Linearised training keeps "
         "optimiser, batches and weight decay and starts its momentum anew. The lazy control has one hidden layer of "
         f"{settings.lazy_width} units in NTK parametrisation and no weight decay; controls of a run take a third of "

@@ -2,28 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from separatrix.probes.tangent_kernel import jax_layers
-from separatrix.probes.tangent_kernel.distance import (
-    distance_matrix,
-    effective_rank,
-    kernel_distance,
-    label_alignment,
-    top_eigenvalues,
-)
-from separatrix.probes.tangent_kernel.jax_kernel import tangent_kernel
-from separatrix.probes.tangent_kernel.products import sign_probes
+from separatrix.probes.tangent_kernel.distance import distance_matrix
+from separatrix.probes.tangent_kernel.jax_products import tangent_products
+from separatrix.probes.tangent_kernel.products import estimated_distances, sign_probes
+from separatrix.systems.training_phases.estimated_kernels import estimated_statistics
+from separatrix.systems.training_phases.exact_kernels import exact_kernels, exact_statistics, rounding_distance
 
+Function = Callable[[Any, Any], Any]
 #: Largest eigenvalues that are recorded.
 EIGENVALUES = 5
-#: Sign vectors with which two evaluations of a kernel are compared.
-CHECKS = 8
+#: Disjoint subsets of the examples whose distances are recorded beside those of all.
+SUBSETS = 4
+#: Rows of the exact kernel, at most, of which an estimated one's rounding is measured.
+_FEW_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +31,29 @@ class KernelCourse:
     ----------
     distance
         ``(t, t)``: kernel distances between all pairs of checkpoints.
-    halves
-        ``(2, t, t)``: the same from the first and from the second half of the examples.
+    standard_error
+        ``(t, t)``: theirs over the random vectors, zero if kernels are exact. It is how far an estimate with fresh
+        vectors would be away.
+    subsets
+        ``(4, t, t)``: the same distances from each quarter of the examples.
     class_trace, sum_of_logits
-        ``(t, t)``: the same for the two contracted kernels.
+        ``(t, t)``: the same for the two contracted kernels; NaN if kernels are estimated.
     norm, effective_rank, alignment
         ``(t,)``: Frobenius norm, ``tr(K)^2 / |K|^2``, alignment with the centred one-hot labels.
     eigenvalues
-        ``(t, 5)``: the largest.
+        ``(t, 5)``: the largest; lower bounds, about one part in a thousand or less too small, if kernels are
+        estimated.
     rounding
-        Distance between the last kernel and its evaluation by products with sign vectors, which differ in rounding
-        alone: below it nothing is measured.
+        Distance between two evaluations of a kernel at the last checkpoint, exact and by products, which differ in
+        rounding alone: below it nothing is measured.
+    redrawn
+        Distance between the last two checkpoints, estimated once more from fresh vectors; the same as in ``distance``
+        if kernels are exact.
     """
 
     distance: Float[np.ndarray, "t t"]
-    halves: Float[np.ndarray, "2 t t"]
+    standard_error: Float[np.ndarray, "t t"]
+    subsets: Float[np.ndarray, "s t t"]
     class_trace: Float[np.ndarray, "t t"]
     sum_of_logits: Float[np.ndarray, "t t"]
     norm: Float[np.ndarray, " t"]
@@ -56,13 +61,16 @@ class KernelCourse:
     alignment: Float[np.ndarray, " t"]
     eigenvalues: Float[np.ndarray, "t k"]
     rounding: float
+    redrawn: float
 
 
 def kernel_course(
-    function: Callable[[Any, Any], Any],
+    function: Function,
     checkpoints: Sequence[Any],
     inputs: Float[np.ndarray, "N d"],
     targets: Float[np.ndarray, "N C"],
+    vectors: int = 0,
+    seed: Sequence[int] = (0,),
 ) -> KernelCourse:
     """Kernels of ``function(parameters, inputs) -> (N, C)`` on fixed examples at every checkpoint.
 
@@ -73,51 +81,49 @@ def kernel_course(
     checkpoints
         Pytrees of NumPy arrays of one shape.
     inputs, targets
-        Examples, N even, and their centred one-hot labels. The kernel is computed in the dtype of the parameters.
+        Examples, N a multiple of four, and their centred one-hot labels. The kernel is computed in the dtype of the
+        parameters.
+    vectors
+        Random sign vectors from whose products everything is estimated; 0 for exact kernels.
+    seed
+        Of these vectors: that of the study and the number of the run.
     """
-    dtype = jax.tree.leaves(checkpoints[0])[0].dtype
-    examples = inputs.astype(dtype)
-    traced = _traced(function, jax.tree.structure(checkpoints[0]), _shapes(checkpoints[0]), examples.shape[1:])
-    kernels = np.stack([np.asarray(_kernel(traced, parameters, examples)) for parameters in checkpoints])
-    samples, classes = targets.shape
-    half, blocks = samples // 2, kernels.reshape(len(kernels), samples, classes, samples, classes)
-    signs = sign_probes((samples, classes), CHECKS, seed=0).astype(dtype)
-    products = np.asarray(_products(function, checkpoints[-1], examples, signs))
-    return KernelCourse(
-        distance_matrix(list(kernels)),
-        np.stack([distance_matrix(list(blocks[:, part, :, part, :])) for part in (slice(half), slice(half, None))]),
-        distance_matrix(list(np.einsum("ticjc->tij", blocks))),
-        distance_matrix(list(blocks.sum(axis=(2, 4)))),
-        np.array([np.linalg.norm(one.astype(np.float64)) for one in kernels]),
-        np.array([effective_rank(one) for one in kernels]),
-        np.array([label_alignment(one, targets) for one in kernels]),
-        np.stack([top_eigenvalues(one, EIGENVALUES) for one in kernels]),
-        kernel_distance(signs.reshape(CHECKS, -1) @ kernels[-1], products.reshape(CHECKS, -1)),
-    )
+    examples, last = _examples(checkpoints, inputs), checkpoints[-1]
+    if vectors:
+        signs, fresh = (sign_probes(targets.shape, vectors, [*seed, draw]) for draw in range(2))
+        found = estimated_statistics(function, checkpoints, examples, targets, signs, fresh, SUBSETS, EIGENVALUES)
+        examples = examples[: max(_FEW_ROWS // targets.shape[1], 2)]
+        kernel = exact_kernels(function, [last], examples)[0]
+    else:
+        kernels = exact_kernels(function, checkpoints, examples)
+        found = exact_statistics(kernels, targets, SUBSETS, EIGENVALUES)
+        kernel = kernels[-1]
+    return KernelCourse(**found, rounding=rounding_distance(function, last, examples, kernel, targets.shape[1]))
 
 
-def _shapes(parameters: Any) -> tuple[tuple[tuple[int, ...], str], ...]:
-    return tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(parameters))
+def kernel_distances(
+    function: Function,
+    checkpoints: Sequence[Any],
+    inputs: Float[np.ndarray, "N d"],
+    classes: int,
+    vectors: int = 0,
+    seed: Sequence[int] = (0,),
+) -> Float[np.ndarray, "t t"]:
+    """Distances alone; arguments as of :func:`kernel_course`, with the number of outputs C."""
+    examples = _examples(checkpoints, inputs)
+    if not vectors:
+        return distance_matrix(list(exact_kernels(function, checkpoints, examples)))
+    signs = sign_probes((len(examples), classes), vectors, [*seed, 0]).astype(_dtype(checkpoints))
+    products = [np.asarray(tangent_products(function, p, examples, signs)[0]) for p in checkpoints]
+    return estimated_distances(products)[0]
 
 
-@lru_cache(maxsize=16)
-def _traced(
-    function: Callable[[Any, Any], Any], structure: Any, shapes: tuple, example: tuple[int, ...]
-) -> jax_layers.LayeredProgram:
-    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-    return jax_layers.trace(
-        function, jax.tree.unflatten(structure, leaves), jax.ShapeDtypeStruct(example, leaves[0].dtype)
-    )
+def _examples(checkpoints: Sequence[Any], inputs: np.ndarray) -> np.ndarray:
+    """Inputs in the dtype of the parameters, unless they are numbers of tokens."""
+    if np.issubdtype(inputs.dtype, np.integer):
+        return inputs
+    return inputs.astype(_dtype(checkpoints))
 
 
-@partial(jax.jit, static_argnums=0)
-def _kernel(traced: jax_layers.LayeredProgram, parameters: Any, inputs: Array) -> Array:
-    return tangent_kernel(traced, "full", parameters, inputs)
-
-
-@partial(jax.jit, static_argnums=0)
-def _products(function: Callable[[Any, Any], Any], parameters: Any, inputs: Array, signs: Array) -> Array:
-    """``K z`` by one backward and one forward derivative each."""
-    along = lambda p: function(p, inputs)  # noqa: E731
-    pull = jax.vjp(along, parameters)[1]
-    return jax.lax.map(lambda z: jax.jvp(along, (parameters,), pull(z))[1], signs)
+def _dtype(checkpoints: Sequence[Any]) -> np.dtype:
+    return jax.tree.leaves(checkpoints[0])[0].dtype

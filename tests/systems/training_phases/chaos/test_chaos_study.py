@@ -130,7 +130,8 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(changes, words):
 @pytest.mark.slow
 def test_a_tiny_run_goes_through_the_command_line(tmp_path, capsys):
     options = ["--hidden-widths", "8", "--steps", "20", "--record-every", "4", "--spawn-steps", "0", "4", "8",
-               "--runs", "3", "--samples", "200", "--only", "D1", "D2", "--no-controls", "--json"]  # fmt: skip
+               "--runs", "3", "--samples", "200", "--kernel", "estimated", "--kernel-vectors", "4",
+               "--only", "D1", "D2", "--no-controls", "--json"]  # fmt: skip
     assert main(["run", "chaos-and-cone", "--preset", "smoke", *options, "--out", str(tmp_path)]) == 0
     outcome = json.loads(capsys.readouterr().out)
     found = {claim["id"]: claim["verdict"] for claim in outcome["claims"]}

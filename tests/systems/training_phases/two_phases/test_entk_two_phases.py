@@ -70,6 +70,22 @@ def test_motion_after_the_transition_is_seen_above_rounding_and_undecided_once_e
     assert verdicts(frozen_kernel(SETTINGS, results)) == ["fails"]
 
 
+def test_motion_that_estimates_do_not_resolve_is_undecided_and_never_denied():
+    rng = np.random.default_rng(7)
+    estimated = STUDY.resolve("smoke", {"kernel": "estimated", "kernel_vectors": 16})
+    results = runs_of(path(rng, 1.0, 0.1))
+    distance = results["runs"]["distance"]
+    results["runs"]["standard_error"] = 0.05 * distance
+    assert verdicts(still_moving(estimated, results)) == ["holds", "holds"]
+    results["runs"]["standard_error"] = 0.5 * distance
+    found = still_moving(estimated, results)
+    assert verdicts(found) == ["holds", "undecided"]
+    assert "4e+02 sign vectors" in found[1].note  # 16 (10 / 2)^2
+    still = runs_of(path(rng, 1.0, 1e-9))
+    still["runs"]["standard_error"] = 0.05 * still["runs"]["distance"]
+    assert verdicts(still_moving(estimated, still))[0] == "fails"
+
+
 def test_a_cone_is_narrow_where_late_kernels_stay_together_and_not_where_they_walk_away():
     rng = np.random.default_rng(2)
     assert verdicts(narrow_cone(SETTINGS, runs_of(path(rng, 1.0, 0.2)))) == ["holds", "holds"]
@@ -131,7 +147,7 @@ def test_runs_that_diverged_leave_a_claim_undecided():
         ({"switches": (20, 40, 60)}, "switches = (20, 40, 60)", "increasing from 0"),
         ({"switches": (0, 40, 40)}, "switches = (0, 40, 40)", "increasing from 0"),
         ({"switches": (0, 40, 400)}, "switches = (0, 40, 400)", "less than steps = 300"),
-        ({"examples": 15}, "examples = 15", "even"),
+        ({"examples": 18}, "examples = 18", "multiple of 4"),
         ({"checkpoint_every": 100}, "checkpoint_every = 100", "at most 20"),
         ({"checkpoint_every": 1}, "checkpoint_every = 1 ", "at least 2"),
         ({"batch_size": 2000}, "batch_size = 2000", "at most 899"),
@@ -199,3 +215,19 @@ def test_results_do_not_depend_on_the_parts(finished):
             np.testing.assert_allclose(
                 part[variable].values, whole[variable].values[3:5], rtol=1e-5, atol=1e-8, err_msg=variable
             )
+
+
+@pytest.mark.slow
+def test_a_run_with_estimated_kernels_checks_its_own_errors(tmp_path):
+    changes = {"kernel": "estimated", "kernel_vectors": 8, "samples": 400, "hidden_widths": (12,), "steps": 90,
+               "checkpoint_every": 5, "batch_size": 32, "switches": (0, 20, 40), "runs": 3}  # fmt: skip
+    settings = STUDY.resolve("smoke", changes)
+    names = ("final_distance_of_subsets", "estimate_check")
+    done = lab_run.run(STUDY, settings, out=tmp_path, only=("K2", *names), controls=False)
+    (claim,) = done.document["claims"]
+    assert len(claim["measurements"]) >= 2  # against rounding, and against the standard error
+    subsets, check = (next(one for one in done.document["quantities"] if one["name"] == name) for name in names)
+    assert 0 < check["estimate"] < 10  # a squared normal number, mean of three
+    assert 0 < subsets["low"] < subsets["estimate"] < subsets["high"] < 1
+    report = (done.folder / "report.html").read_text()
+    assert report.count("estimated from 8 sign vectors") > len(STUDY.figures(settings)) - 2  # captions and notes

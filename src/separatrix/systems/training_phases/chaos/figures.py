@@ -8,13 +8,13 @@ from matplotlib.figure import Figure as Canvas
 from separatrix.lab import Figure, Results
 from separatrix.probes.cone import classical_scaling, cone
 from separatrix.systems.training_phases.chaos.kernel_cone import kernel_phases
-from separatrix.systems.training_phases.chaos.settings import Settings
+from separatrix.systems.training_phases.chaos.settings import Settings, describe
 from separatrix.systems.training_phases.chaos.transition import FORGOTTEN, kept, transition_steps
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
-def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
+def figures(settings: Settings) -> list[Figure]:
     """All figures, in the order of the argument."""
     return [
         Figure("amplification_map", "How far a perturbation at t0 has grown by t1",
@@ -47,11 +47,12 @@ def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
         Figure("kernel", "The tangent kernel of the same runs",
                "Left: kernel distance between two times, first run. Right: angular radius of the kernels from a step "
                "on, one line for each run; dots mark the kernel's transition, the vertical line the median end of "
-               "chaos.",
+               "chaos. " + describe(settings),
                draw_kernel),
         Figure("cone", "The cone, by classical scaling",
                "Kernels of the first run as points whose distances are those of the unit kernels as far as two "
-               "dimensions allow (share of the variance on the axes); the cross is the kernel at the start.",
+               "dimensions allow (share of the variance on the axes); the cross is the kernel at the start. "
+               + describe(settings),
                draw_cone),
     ]  # fmt: skip
 

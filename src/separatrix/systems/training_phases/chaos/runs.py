@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,16 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from separatrix.lab import Experiment
+from separatrix.networks.activations import Activation
 from separatrix.networks.mlp import MLP
 from separatrix.probes.chaos.copies import Separation, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction, unit
 from separatrix.probes.chaos.tangent import tangent_growth
 from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
-from separatrix.systems.training_phases.chaos.settings import Problem, Settings, network, problem
-from separatrix.systems.training_phases.kernel_course import kernel_course
+from separatrix.systems.training_phases.chaos.settings import Settings, kernel_vectors, network, problem
+from separatrix.systems.training_phases.kernel_course import kernel_distances
+from separatrix.systems.training_phases.kernel_route import kernel_cost
+from separatrix.systems.training_phases.task import Task
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     MomentumStep,
@@ -53,10 +56,13 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     item = 8 if settings.dtype == "float64" else 4
     make = partial(Experiment, members=settings.runs)
     bytes_of = lambda copies: int(item * size * 2 * 4 * (1 + copies)) + 10**7  # noqa: E731
+    kernels = kernel_cost(
+        settings, problem(settings), network(settings), len(settings.records), kernel_vectors(settings), settings.dtype
+    )
     kinds = [
         make("copies", partial(_simulate_copies, settings),
-             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)),
-             seconds=8 + unit_cost * (lanes * steps + 3 * steps + settings.steps)),
+             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)) + kernels.bytes,
+             seconds=8 + unit_cost * (lanes * steps + 3 * steps + settings.steps) + settings.runs * kernels.seconds),
         make("identical", partial(_simulate_others, settings, "identical"), bytes_per_member=bytes_of(2),
              seconds=1 + unit_cost * slow_steps),
         make("slow", partial(_simulate_others, settings, "slow"), bytes_per_member=bytes_of(2),
@@ -78,7 +84,7 @@ class Training:
 
     def __init__(
         self, settings: Settings, start: int, stop: int, learning_rate: float | None = None,
-        activation: Literal["gelu", "relu", "tanh"] | None = None,
+        activation: Activation | None = None,
     ) -> None:  # fmt: skip
         data = problem(settings)
         self.settings, self.data, self.members = settings, data, list(range(start, stop))
@@ -164,7 +170,7 @@ def _test_loss(net: Network, parameters: Parameters, inputs: Array, labels: Arra
 
 
 @lru_cache(maxsize=8)
-def _samples(data: Problem, dtype: str) -> tuple[Array, Array, Array]:
+def _samples(data: Task, dtype: str) -> tuple[Array, Array, Array]:
     """Test inputs, test labels and training inputs, on the device."""
     split = data.split
     return (
@@ -278,17 +284,19 @@ def _course(training: Training, found: Separation) -> dict[str, Any]:
 
 def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     """Kernel distances between all checkpoints; NaN where the kernel of an example is not defined."""
-    net, split = training.network, training.data.split
+    net = training.network
     count = found.record_steps.size
     distance = np.full((len(training.members), count, count), np.nan)
     if not (isinstance(net, MLP) and net.batch_norm):
-        examples = training.settings.examples
-        one_hot = np.eye(training.data.classes)[training.data.labels[:examples]]
-        for row in range(len(training.members)):
+        settings, data = training.settings, training.data
+        vectors = kernel_vectors(settings)
+        for row, member in enumerate(training.members):
             checkpoints = [_one(each, row) for each in found.reference]
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoints)):
-                course = kernel_course(net, checkpoints, split.inputs[:examples], one_hot - one_hot.mean(axis=0))
-                distance[row] = course.distance
+                distance[row] = kernel_distances(
+                    net, checkpoints, data.split.inputs[: settings.examples], data.classes, vectors,
+                    (settings.seed, member),
+                )  # fmt: skip
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 
 
@@ -310,7 +318,7 @@ def _kink_spawns(settings: Settings) -> tuple[int, ...]:
 
 
 def _simulate_kinks(
-    settings: Settings, activation: Literal["gelu", "relu", "tanh"] | None, start: int, stop: int
+    settings: Settings, activation: Activation | None, start: int, stop: int
 ) -> xr.Dataset:  # fmt: skip
     """Copies and tangents over the first steps after a perturbation, before they saturate."""
     training = Training(settings, start, stop, activation=activation)

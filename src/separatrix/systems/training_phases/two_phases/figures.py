@@ -7,41 +7,43 @@ from separatrix.lab import Figure, Results
 from separatrix.probes.cone import classical_scaling
 from separatrix.systems.training_phases.two_phases.phases import kept_runs, transitions
 from separatrix.systems.training_phases.two_phases.quantities import cones
-from separatrix.systems.training_phases.two_phases.settings import Settings
+from separatrix.systems.training_phases.two_phases.settings import Settings, describe, kernel_vectors
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STEP = "step of training"
 
 
-def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
+def figures(settings: Settings) -> list[Figure]:
     """All figures, in the order of the argument."""
+    kernel = f" {describe(settings)}"
     return [
         Figure("distances", "Kernel distances between all checkpoints",
                "Median over runs; dotted: median transition. Two phases are a small dark square at the start (if there "
                "is any room), and a large one of kernels close to each other; a lazy network (right, own scale) has no "
-               "large distances at all.",
+               "large distances at all." + kernel,
                draw_distances),
         Figure("from_references", "Distance from the kernel at several times",
                "Median and range over runs. From the start the kernel goes far and stays away; from a kernel after the "
-               "transition it does not get far.",
+               "transition it does not get far." + kernel,
                draw_from_references),
         Figure("motion", "Motion from checkpoint to checkpoint",
                "Left: distance between neighbouring checkpoints and between those two and four apart, medians over "
-               "runs, and the distance that rounding makes (dotted). Right: accuracy on the training and the test set.",
+               "runs, the distance that rounding makes (dotted), and, if kernels are estimated, the standard error "
+               "between neighbours (dashed). Right: accuracy on the training and the test set." + kernel,
                draw_motion),
         Figure("size", "Norm, effective rank and alignment with the labels",
                "Each run. The distance ignores the norm, which grows; the largest eigenvalues (right, medians) grow "
-               "together.",
+               "together." + kernel,
                draw_size),
         Figure("cone", "The path of the kernel in three dimensions",
                "Unit kernels of the first run by classical scaling of their distances; the share of the variance that "
                "each axis carries is in its label. Cross: start; the second phase is in colour. The paper's projection "
-               "is not stated; this one is.",
+               "is not stated; this one is." + kernel,
                draw_cone),
         Figure("angles", "How narrow is the cone?",
                "Over all kernels from a reference step on, each run: largest angle from their mean direction (solid), "
                 "and "
-               "angle of the kernel at the start from it (dashed). Dotted: median transition.",
+               "angle of the kernel at the start from it (dashed). Dotted: median transition." + kernel,
                draw_angles),
         Figure("switching", "What the kernel's motion is worth",
                "Test accuracy and loss of training that goes on linearised after a switch: each run (grey) and means "
@@ -84,7 +86,7 @@ def draw_from_references(settings: Settings, results: Results) -> Canvas:  # noq
     return canvas
 
 
-def draw_motion(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
+def draw_motion(settings: Settings, results: Results) -> Canvas:
     """Motion on a logarithmic axis, and the accuracies."""
     canvas = Canvas(figsize=(10, 3.8), layout="constrained")
     left, right = canvas.subplots(1, 2)
@@ -94,6 +96,9 @@ def draw_motion(settings: Settings, results: Results) -> Canvas:  # noqa: ARG001
         moved = np.median(np.stack([np.diagonal(one, apart) for one in distance]), axis=0)
         left.plot(step[:-apart], np.maximum(moved, 1e-16), color=colour, label=f"{step[apart]} steps apart")
     left.axhline(float(np.median(data["rounding"].values)), color="k", ls=":", lw=1)
+    if kernel_vectors(settings):
+        error = np.median(np.stack([np.diagonal(one, 1) for one in data["standard_error"].values]), axis=0)
+        left.plot(step[:-1], np.maximum(error, 1e-16), color="k", ls="--", lw=1)
     left.set(xlabel=STEP, ylabel="kernel distance", yscale="log")
     left.legend(frameon=False)
     for colour, name in zip(COLOURS, ("training", "test"), strict=False):

@@ -4,9 +4,9 @@ import numpy as np
 import xarray as xr
 
 from separatrix.engines.intervals import bonferroni, mean_interval
-from separatrix.lab import Measurement, Results, diverged_fraction
+from separatrix.lab import Measurement, Results, Verdict, diverged_fraction
 from separatrix.probes.tangent_kernel.phases import Transition, transition
-from separatrix.systems.training_phases.two_phases.settings import Settings, problem
+from separatrix.systems.training_phases.two_phases.settings import Settings, kernel_vectors, problem
 
 #: Kernels of the two phases are this many times further apart than kernels of the second.
 RATIO = 3.0
@@ -66,14 +66,19 @@ def still_moving(settings: Settings, results: Results) -> list[Measurement]:
     """Smallest motion between neighbouring checkpoints after the transition, over what rounding makes."""
     data = results["runs"]
     kept = kept_runs(data)
-    least = []
-    for one, distance in zip(transitions(kept), kept["distance"].values, strict=True):
-        least.append(np.diagonal(distance, 1)[one.index :].min())
+    cuts = [one.index for one in transitions(kept)]
+    moved = [np.diagonal(one, 1)[cut:] for cut, one in zip(cuts, kept["distance"].values, strict=True)]
+    least = [one.min() for one in moved]
+    vectors = kernel_vectors(settings)
     floors = np.log10(np.maximum(least, _NOTHING) / np.maximum(kept["rounding"].values, _NOTHING))
     measurements = [
         _mean("smallest motion after the transition over rounding", floors, (np.log10(FLOORS), np.inf),
-              diverged_fraction(data), 1, "decades")
+              diverged_fraction(data), 2 if vectors else 1, "decades")
     ]  # fmt: skip
+    if vectors:
+        errors = [np.diagonal(one, 1)[cut:] for cut, one in zip(cuts, kept["standard_error"].values, strict=True)]
+        ratios = [np.min(one / np.maximum(error, _NOTHING)) for one, error in zip(moved, errors, strict=True)]
+        measurements.append(_resolved(np.log10(np.maximum(ratios, _NOTHING)), vectors, diverged_fraction(data)))
     count = len(problem(settings).split.labels)
     perfect = kept["training_accuracy"].values[:, -1] > 1 - 0.5 / count  # a mean that rounding may have touched
     if perfect.any():
@@ -85,6 +90,20 @@ def still_moving(settings: Settings, results: Results) -> list[Measurement]:
             )
         )  # fmt: skip
     return measurements
+
+
+def _resolved(decades: np.ndarray, vectors: int, excluded: float) -> Measurement:
+    """Smallest motion over the error that random vectors make: where it is too small, nothing is shown or denied."""
+    label = "smallest motion after the transition over its standard error"
+    found = _mean(label, decades, (np.log10(FLOORS), np.inf), excluded, 2, "decades")
+    if found.verdict is not Verdict.FAILS:
+        return found
+    needed = vectors * (FLOORS / 10**found.estimate) ** 2
+    return Measurement.missing(
+        label, found.accepted,
+        f"motion is {10**found.estimate:.2g} standard errors of its estimate, {FLOORS:g} are asked for: about "
+        f"{needed:.2g} sign vectors decide", excluded,
+    )  # fmt: skip
 
 
 def frozen_kernel(settings: Settings, results: Results) -> list[Measurement]:  # noqa: ARG001

@@ -34,7 +34,8 @@ def cones(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _number(values: np.ndarray) -> xr.Dataset:
-    """Mean over runs with its interval; not a number from fewer than two."""
+    """Mean of what is known of the runs with its interval; not a number from fewer than two."""
+    values = values[np.isfinite(values)]
     if values.size < 2:
         return xr.Dataset(dict.fromkeys(("estimate", "low", "high"), ((), np.nan)))
     estimate, (low, high) = mean_interval(values)
@@ -51,6 +52,13 @@ def _of_cones(column: int) -> Callable[[Settings, Results], xr.Dataset]:
         return xr.concat([_number(values) for values in shapes[:, :, column].T], xr.IndexVariable("reference", steps))
 
     return measure
+
+
+def _change_with_fresh_vectors(data: xr.Dataset) -> np.ndarray:
+    """Squared change of the last distance with fresh vectors, over what its standard error predicts."""
+    change = data["redrawn"].values - data["distance"].values[:, -2, -1]
+    with np.errstate(invalid="ignore"):  # exact kernels: 0 / 0
+        return change**2 / (2 * data["standard_error"].values[:, -2, -1] ** 2)
 
 
 def _accuracy_by_switch(settings: Settings, results: Results) -> xr.Dataset:  # noqa: ARG001
@@ -78,6 +86,11 @@ def quantities(settings: Settings) -> list[Quantity]:  # noqa: ARG001
                  _of_runs(lambda data: data["distance"].values[:, 0, -1]), needs=("runs",)),
         Quantity("final_distance_class_trace", "the same for the kernel traced over classes",
                  _of_runs(lambda data: data["class_trace"].values[:, 0, -1]), needs=("runs",)),
+        Quantity("final_distance_of_subsets", "kernel distance between start and end from a quarter of the examples, "
+                 "interval over the four quarters",
+                 _of_runs(lambda data: data["subsets"].values[:, :, 0, -1].mean(axis=0)), needs=("runs",)),
+        Quantity("estimate_check", "squared change of the last estimated distance with fresh sign vectors, over its "
+                 "expectation (1 if standard errors are right)", _of_runs(_change_with_fresh_vectors), needs=("runs",)),
         Quantity("cone_radius", "angular radius of the kernels from a step on", _of_cones(0), "degrees", ("runs",)),
         Quantity("apex_angle", "angle of the kernel at the start from their axis", _of_cones(1), "degrees", ("runs",)),
         Quantity("cone_dimension", "their effective dimension", _of_cones(2), needs=("runs",)),

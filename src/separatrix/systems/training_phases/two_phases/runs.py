@@ -10,7 +10,8 @@ import xarray as xr
 from jaxtyping import Array, Float, Int
 
 from separatrix.lab import Experiment
-from separatrix.systems.training_phases.kernel_course import EIGENVALUES, kernel_course
+from separatrix.systems.training_phases.kernel_course import EIGENVALUES, SUBSETS, kernel_course
+from separatrix.systems.training_phases.kernel_route import kernel_cost
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     Course,
@@ -21,7 +22,13 @@ from separatrix.systems.training_phases.training import (
     train,
     training_arguments,
 )
-from separatrix.systems.training_phases.two_phases.settings import Settings, lazy_network, network, problem
+from separatrix.systems.training_phases.two_phases.settings import (
+    Settings,
+    kernel_vectors,
+    lazy_network,
+    network,
+    problem,
+)
 
 #: Label of the random numbers of a run: of its start and its batches.
 LABEL = "two phases"
@@ -85,7 +92,8 @@ def _simulate(
 
     def one(number: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         checkpoints = [member_of(parameters, number) for parameters, _ in course.states]
-        return _kernels(settings, trained, checkpoints, course.diverged_at_step[number] >= 0) | {
+        diverged = course.diverged_at_step[number] >= 0
+        return _kernels(settings, trained, checkpoints, start + number, diverged) | {
             f"{name}_{what}": (("step",), np.array([scores(trained, p, *data)[k] for p in checkpoints], np.float64))
             for name, data in sets.items()
             for k, what in enumerate(("accuracy", "loss"))
@@ -104,7 +112,8 @@ def _simulate(
 
 _SHAPES = {
     "distance": ("step", "other_step"),
-    "halves": ("half", "step", "other_step"),
+    "standard_error": ("step", "other_step"),
+    "subsets": ("subset", "step", "other_step"),
     "class_trace": ("step", "other_step"),
     "sum_of_logits": ("step", "other_step"),
     "norm": ("step",),
@@ -112,17 +121,19 @@ _SHAPES = {
     "alignment": ("step",),
     "eigenvalues": ("step", "order"),
     "rounding": (),
+    "redrawn": (),
 }
 
 
 def _kernels(
-    settings: Settings, trained: Network, checkpoints: list[Any], diverged: bool
+    settings: Settings, trained: Network, checkpoints: list[Any], member: int, diverged: bool
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Statistics of the kernels by name; not a number where the run diverged."""
     if diverged:
-        sizes = {"step": len(checkpoints), "other_step": len(checkpoints), "half": 2, "order": EIGENVALUES}
+        sizes = {"step": len(checkpoints), "other_step": len(checkpoints), "subset": SUBSETS, "order": EIGENVALUES}
         return {name: (shape, np.full([sizes[d] for d in shape], np.nan)) for name, shape in _SHAPES.items()}
-    found = kernel_course(trained, checkpoints, *probe_examples(settings))
+    inputs, targets = probe_examples(settings)
+    found = kernel_course(trained, checkpoints, inputs, targets, kernel_vectors(settings), (settings.seed, member))
     return {name: (shape, np.asarray(getattr(found, name), np.float64)) for name, shape in _SHAPES.items()}
 
 
@@ -140,23 +151,17 @@ def step_seconds(settings: Settings, trained: Network) -> float:
     return 2e-4 + 4e-10 * settings.batch_size * parameters_of(trained) * positions
 
 
-def kernel_seconds(settings: Settings, trained: Network) -> float:
-    """Expected duration of one kernel with its statistics, on one core."""
-    rows = settings.examples * problem(settings).classes
-    return 0.01 + 6e-8 * rows**2 + (2e-11 * rows**2 * parameters_of(trained) if settings.network == "cnn" else 0.0)
-
-
 def _experiment(
     name: str, settings: Settings, trained: Network, numbers: tuple[float, float], grid: list[int], control: bool
 ) -> Experiment:
-    rows = settings.examples * problem(settings).classes
-    cores, size = max(len(jax.devices()), 1), np.dtype(settings.dtype).itemsize
-    duration = grid[-1] * step_seconds(settings, trained) + len(grid) * kernel_seconds(settings, trained)
+    kernels = kernel_cost(settings, problem(settings), trained, len(grid), kernel_vectors(settings), settings.dtype)
+    duration = grid[-1] * step_seconds(settings, trained) + kernels.seconds
+    cores = max(len(jax.devices()), 1)
     return Experiment(
         name,
         lambda start, stop: _simulate(settings, trained, arguments(settings, *numbers), grid, start, stop),
         members=settings.runs,
-        bytes_per_member=len(grid) * (2 * size * rows**2 + 24 * parameters_of(trained)),
+        bytes_per_member=kernels.bytes + 24 * len(grid) * parameters_of(trained),
         seconds=4 + settings.runs * duration / cores,
         control=control,
     )

@@ -12,7 +12,7 @@ from scipy import stats
 from separatrix.engines.intervals import bonferroni, mean_interval
 from separatrix.engines.parallel_runs import finite
 from separatrix.lab import Experiment, Measurement, Results, diverged_fraction
-from separatrix.systems.training_phases.kernel_course import kernel_course
+from separatrix.systems.training_phases.kernel_course import kernel_distances
 from separatrix.systems.training_phases.linearized_training import LinearizedStep, linearized, switched
 from separatrix.systems.training_phases.training import Network, cross_entropy, train
 from separatrix.systems.training_phases.two_phases.runs import (
@@ -26,7 +26,13 @@ from separatrix.systems.training_phases.two_phases.runs import (
     scores,
     step_seconds,
 )
-from separatrix.systems.training_phases.two_phases.settings import CONTROL_SHARE, Settings, lazy_network, network
+from separatrix.systems.training_phases.two_phases.settings import (
+    CONTROL_SHARE,
+    Settings,
+    kernel_vectors,
+    lazy_network,
+    network,
+)
 
 #: What a kernel that moves is worth at least, in test accuracy.
 GAIN = 0.01
@@ -69,7 +75,7 @@ def _simulate(
             parameters, _, anchor = member_of(end, number)
             accuracy[number, column], loss[number, column] = _linearized_scores(trained, anchor, parameters, *test)
             if switch == 0 and follow_kernel and diverged[number] < 0:
-                motion[number] = _kernel_motion(settings, trained, anchor, parameters)
+                motion[number] = _kernel_motion(settings, trained, anchor, parameters, start + number)
     final = [scores(trained, member_of(course.at(steps)[0], number), *test) for number in range(len(members))]
     return xr.Dataset(
         {
@@ -84,12 +90,14 @@ def _simulate(
     )
 
 
-def _kernel_motion(settings: Settings, trained: Network, anchor: Any, parameters: Any) -> float:
+def _kernel_motion(settings: Settings, trained: Network, anchor: Any, parameters: Any, member: int) -> float:
     """Kernel distance between the start and the end of training linearised from the start: rounding alone."""
     inputs, targets = probe_examples(settings)
-    few = min(8, len(inputs))
     both = [(anchor, anchor), (parameters, anchor)]
-    return float(kernel_course(_frozen(trained), both, inputs[:few], targets[:few]).distance[0, 1])
+    distance = kernel_distances(
+        _frozen(trained), both, inputs[:8], targets.shape[1], kernel_vectors(settings), (settings.seed, member)
+    )
+    return float(distance[0, 1])
 
 
 _FROZEN: dict[Network, FrozenKernelNetwork] = {}
