@@ -6,11 +6,13 @@ are in `chaos/`, one module for each subject; `separatrix.probes.chaos` perturbs
 
 from separatrix.lab import Claim, Experiment, Study
 from separatrix.systems.training_phases.chaos.basins import basins, peaks, predictions, turning
+from separatrix.systems.training_phases.chaos.confinement import confined
 from separatrix.systems.training_phases.chaos.figures import figures
 from separatrix.systems.training_phases.chaos.kernel_cone import narrow_cone, same_transition
 from separatrix.systems.training_phases.chaos.quantities import quantities
 from separatrix.systems.training_phases.chaos.runs import run_experiments
 from separatrix.systems.training_phases.chaos.settings import Settings, check, problem
+from separatrix.systems.training_phases.chaos.stability import edges, growth_beyond
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
 from separatrix.systems.training_phases.task import input_files
@@ -129,6 +131,36 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
             "a ReLU network",
             needs=("smooth",),
             control_needs=("kinked",),
+        ),
+        Claim(
+            "D11",
+            "Perturbations grow while mini-batch sharpness is above the edge of a frozen Hessian, and only then.",
+            "derived; edge 2 (1 + mu) / eta - w",
+            lambda s, r: growth_beyond(s, r, edges(s).frozen),
+            lambda s, r: growth_beyond(s, r, edges(s).frozen, evenly=True),
+            "the same growth spread evenly over the training",
+            needs=copies,
+            control_needs=copies,
+        ),
+        Claim(
+            "D12",
+            "They do so above the edge for curvature that changes from batch to batch, and only then.",
+            "derived; edge 2 (1 - mu) / eta - w",
+            lambda s, r: growth_beyond(s, r, edges(s).fluctuating),
+            lambda s, r: growth_beyond(s, r, edges(s).fluctuating, evenly=True),
+            "the same growth spread evenly over the training",
+            needs=copies,
+            control_needs=copies,
+        ),
+        Claim(
+            "D13",
+            "Once chaos has ended the tangent kernel is confined: its cone hardly widens with time.",
+            "derived; the paper judges by eye",
+            confined,
+            lambda s, r: confined(s, r, walk=True),
+            "a random walk with steps of the same size",
+            needs=copies,
+            control_needs=copies,
         ),
     ]
 

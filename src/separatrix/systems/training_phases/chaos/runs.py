@@ -16,8 +16,9 @@ from separatrix.networks.mlp import MLP
 from separatrix.probes.chaos.copies import Separation, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction, unit
 from separatrix.probes.chaos.tangent import tangent_growth
-from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
+from separatrix.probes.connectivity import direction_dissimilarity, disagreement, interpolated, loss_barrier
 from separatrix.systems.training_phases.chaos.settings import Settings, network, problem
+from separatrix.systems.training_phases.chaos.sharpness import BATCHES, curvature_course
 from separatrix.systems.training_phases.kernel_course import kernel_course
 from separatrix.systems.training_phases.task import Task
 from separatrix.systems.training_phases.training import (
@@ -187,9 +188,16 @@ def outputs_of(training: Training, parameters: Parameters) -> Float[np.ndarray, 
     return np.concatenate(parts)
 
 
-def _disagreements(training: Training, originals: Parameters, copies: Parameters) -> dict[str, np.ndarray]:
+def _compared(training: Training, halfway: bool, originals: Parameters, copies: Parameters) -> dict[str, np.ndarray]:
+    """Disagreement, and the test loss half-way above the mean of those at the ends: a barrier is at least as high."""
     first, second = (jnp.asarray(outputs_of(training, each)) for each in (originals, copies))
-    return {"disagreement": np.asarray(disagreement(first, second))}
+    found = {"disagreement": np.asarray(disagreement(first, second))}
+    if halfway:
+        labels = _samples(training.data, training.settings.dtype)[1]
+        middle = jnp.asarray(outputs_of(training, interpolated(originals, copies, 0.5)))
+        start, half, end = (jax.vmap(cross_entropy, (0, None))(each, labels) for each in (first, middle, second))
+        found["halfway_excess"] = np.asarray(half - (start + end) / 2)
+    return found
 
 
 # -- experiments --------------------------------------------------------------------------------------------------
@@ -221,7 +229,7 @@ def _simulate_copies(settings: Settings, start: int, stop: int) -> xr.Dataset:
     found = separate(
         training.step, training.state, training.batches(), settings.spawn_steps, settings.records,
         training.spawn(settings.directions, gradient=True), training.arguments,
-        compare=partial(_disagreements, training),
+        compare=partial(_compared, training, True),
     )  # fmt: skip
     growth = tangent_growth(
         training.step, training.state, training.batches(), settings.spawn_steps, settings.records,
@@ -232,6 +240,7 @@ def _simulate_copies(settings: Settings, start: int, stop: int) -> xr.Dataset:
         **_barriers(training, found),
         **_course(training, found),
         **_kernels(training, found),
+        **_curvature(training, found),
     }
     return _dataset(training, found, arrays)
 
@@ -294,6 +303,15 @@ def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 
 
+def _curvature(training: Training, found: Separation) -> dict[str, Any]:
+    """Curvature of the next mini-batches and of all samples along the runs."""
+    batches, net = training.batches(), training.network
+    return curvature_course(
+        training.step.loss, found.reference, [batches(step, step + BATCHES) for step in map(int, found.record_steps)],
+        len(training.data.labels), training.arguments[0], separable=not (isinstance(net, MLP) and net.batch_norm),
+    )  # fmt: skip
+
+
 def _simulate_others(settings: Settings, kind: str, start: int, stop: int) -> xr.Dataset:
     slow = settings.learning_rate * SLOWER if kind == "slow" else None
     training = Training(settings, start, stop, slow)
@@ -302,7 +320,7 @@ def _simulate_others(settings: Settings, kind: str, start: int, stop: int) -> xr
         training.step, training.state, training.batches(), spawns, settings.records,
         training.spawn(1, sigma=0.0 if kind == "identical" else None), training.arguments,
         copy_batches=training.batches("others") if kind == "reordered" else None,
-        compare=None if kind == "identical" else partial(_disagreements, training),
+        compare=None if kind == "identical" else partial(_compared, training, False),
     )  # fmt: skip
     return _dataset(training, found, {} if kind == "identical" else _barriers(training, found))
 
