@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 #: Time constants tried by :func:`confinement`, as shares of the length of the window. A longer one bends so little
 #: within the window that noise on a straight line looks like a distant plateau.
-_RELAXATIONS = np.geomspace(0.01, 0.5, 80)
+_RELAXATIONS = np.geomspace(0.01, 0.5, 200)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +138,10 @@ class Confinement:
     drift: float
     drift_share: float
     residual: float
+
+    def at(self, elapsed: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+        """The fitted curve at these times since the reference."""
+        return -self.plateau * np.expm1(-elapsed / self.relaxation) + self.drift * elapsed
 
 
 def confinement(elapsed: Float[np.ndarray, " t"], curve: Float[np.ndarray, " t"]) -> Confinement:

@@ -69,32 +69,27 @@ def lanczos(
     return values, coupling[-1] * jnp.abs(vectors[-1]), diagonal[0]
 
 
-def hessian_product(
-    loss: Loss, parameters: Parameters, rows: Int[Array, " b"], arguments: Mapping[str, Array], chunk: int | None
-) -> Callable[[Float[Array, " p"]], Float[Array, " p"]]:
-    """Product with the Hessian of the mean loss over ``rows``, ``chunk`` of them at a time (all at once: None)."""
-    flat, unravel = ravel_pytree(parameters)
+def mean_over_chunks(
+    function: Callable[[Int[Array, " c"]], Any], rows: Int[Array, " b"], chunk: int | None
+) -> Any:  # fmt: skip
+    """Mean over ``rows`` of a function that is a mean over its own, evaluated on ``chunk`` at a time (None: on all)."""
     size = len(rows) if chunk is None else min(chunk, len(rows))
     whole, rest = jnp.split(rows, [len(rows) // size * size])
-
-    def weighted(part: Int[Array, " c"], vector: Float[Array, " p"]) -> Float[Array, " p"]:
-        gradient = jax.grad(lambda p: loss(unravel(p), part, arguments))
-        return len(part) / len(rows) * jax.jvp(gradient, (flat,), (vector,))[1]
-
-    def product(vector: Float[Array, " p"]) -> Float[Array, " p"]:
-        total = jnp.sum(jax.lax.map(lambda part: weighted(part, vector), whole.reshape(-1, size)), axis=0)
-        return total + weighted(rest, vector) if len(rest) else total
-
-    return product
+    parts = jax.lax.map(function, whole.reshape(-1, size))
+    total = jax.tree.map(lambda part: size / len(rows) * jnp.sum(part, axis=0), parts)
+    if len(rest) == 0:
+        return total
+    return jax.tree.map(lambda most, last: most + len(rest) / len(rows) * last, total, function(rest))
 
 
 @dataclass(frozen=True)
 class CurvatureStep:
     """A step of :func:`separatrix.engines.parallel_runs.advance` that moves nothing and measures a batch.
 
-    The state is the parameters and a queue ``(k, 5)``, whose last row becomes what is found: smallest and largest
-    eigenvalue of the batch's Hessian, their residuals, and the curvature along the gradient ``g . H g / g . g``. The
-    gradient is also the first Lanczos vector, since most of it lies along the sharpest directions.
+    The state is the parameters and a queue ``(k, 4)``, whose last row becomes what is found: largest eigenvalue of the
+    batch's Hessian with its residual, smallest Ritz value (which the smallest eigenvalue does not exceed), and
+    the curvature along the gradient ``g . H g / g . g``. The gradient is also the first Lanczos vector, since most of
+    it lies along the sharpest directions.
 
     Attributes
     ----------
@@ -111,28 +106,33 @@ class CurvatureStep:
     chunk: int | None = CHUNK
 
     def __call__(
-        self, state: tuple[Parameters, Float[Array, "k 5"]], batch: Int[Array, " b"], arguments: Mapping[str, Array]
-    ) -> tuple[Parameters, Float[Array, "k 5"]]:
+        self, state: tuple[Parameters, Float[Array, "k 4"]], batch: Int[Array, " b"], arguments: Mapping[str, Array]
+    ) -> tuple[Parameters, Float[Array, "k 4"]]:
         """The same parameters and the queue with what was found."""
         parameters, queue = state
-        product = hessian_product(self.loss, parameters, batch, arguments, self.chunk)
-        slope = ravel_pytree(jax.grad(self.loss)(parameters, batch, arguments))[0]
-        values, residuals, along = lanczos(product, slope, self.steps)
-        found = jnp.stack([values[0], values[-1], residuals[0], residuals[-1], along])
+        flat, unravel = ravel_pytree(parameters)
+        slope = lambda p, rows: jax.grad(lambda q: self.loss(unravel(q), rows, arguments))(p)  # noqa: E731
+        mean = lambda function: mean_over_chunks(function, batch, self.chunk)  # noqa: E731
+        values, residuals, along = lanczos(
+            lambda vector: mean(lambda rows: jax.jvp(lambda p: slope(p, rows), (flat,), (vector,))[1]),
+            mean(lambda rows: slope(flat, rows)),
+            self.steps,
+        )
+        found = jnp.stack([values[-1], residuals[-1], values[0], along])
         return parameters, jnp.concatenate([queue[1:], found[None].astype(queue.dtype)])
 
 
 def curvature_course(
     loss: Loss, states: Sequence[Parameters], batches: Sequence[Int[np.ndarray, "n k b"]], samples: int,
-    arguments: Mapping[str, np.ndarray], separable: bool = True,
+    arguments: Mapping[str, np.ndarray], chunk: int | None = CHUNK,
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:  # fmt: skip
     """Curvature along n runs at t checkpoints, as variables of a data set with dimensions member, step and batch.
 
-    ``mini_batch_sharpness``, ``mini_batch_lowest``: largest and smallest eigenvalue of the Hessian of each batch;
-    ``batch_sharpness``: mean over them of the curvature along their own gradients, as
-    :func:`separatrix.probes.stability.batch_sharpness` defines it; ``sharpness``, ``lowest_curvature``: of all samples
-    (at most :data:`MOST_SAMPLES`); ``curvature_residual``: the largest residual of these eigenvalues relative to the
-    largest eigenvalue of the same Hessian.
+    ``mini_batch_sharpness``: largest eigenvalue of the Hessian of each batch; ``batch_sharpness``: mean over batches of
+    the curvature along their own gradients, as :func:`separatrix.probes.stability.batch_sharpness` defines it;
+    ``sharpness``: largest eigenvalue of all samples (at most :data:`MOST_SAMPLES`); ``lowest_curvature``: smallest Ritz
+    value of all samples, which their smallest eigenvalue does not exceed; ``sharpness_residual``: the largest residual
+    of the largest eigenvalues, relative to them.
 
     Parameters
     ----------
@@ -146,15 +146,14 @@ def curvature_course(
         Of the training set, N.
     arguments
         Of the loss.
-    separable
-        Whether the loss of a sample does not depend on the others of its batch.
+    chunk
+        As of :class:`CurvatureStep`.
     """
     shape = len(states), len(batches[0])
     together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
-    chunk = CHUNK if separable else None
 
-    def measured(steps: int, each: Int[np.ndarray, "m k b"]) -> Float[np.ndarray, "n t k 5"]:
-        queue = np.zeros((*each.shape[:2], 5), jax.tree.leaves(together)[0].dtype)
+    def measured(steps: int, each: Int[np.ndarray, "m k b"]) -> Float[np.ndarray, "n t k 4"]:
+        queue = np.zeros((*each.shape[:2], 4), jax.tree.leaves(together)[0].dtype)
         found = advance(CurvatureStep(loss, steps, chunk), (together, queue), each, (arguments,))[1]
         return np.swapaxes(found.reshape(*shape, *queue.shape[1:]), 0, 1)
 
@@ -162,13 +161,12 @@ def curvature_course(
     small = measured(BATCH_STEPS, np.concatenate(batches))
     full = measured(FULL_STEPS, np.broadcast_to(everything, (shape[0] * shape[1], 1, everything.size)))[:, :, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        residuals = [np.max(each[..., 2:4], axis=-1) / np.max(np.abs(each[..., :2]), axis=-1) for each in (small, full)]
+        residuals = [each[..., 1] / np.abs(each[..., 0]) for each in (small, full)]
     times = ("member", "step")
     return {
-        "mini_batch_sharpness": ((*times, "batch"), small[..., 1]),
-        "mini_batch_lowest": ((*times, "batch"), small[..., 0]),
-        "batch_sharpness": (times, small[..., 4].mean(axis=-1)),
-        "sharpness": (times, full[..., 1]),
-        "lowest_curvature": (times, full[..., 0]),
-        "curvature_residual": (times, np.maximum(residuals[0].max(axis=-1), residuals[1])),
+        "mini_batch_sharpness": ((*times, "batch"), small[..., 0]),
+        "batch_sharpness": (times, small[..., 3].mean(axis=-1)),
+        "sharpness": (times, full[..., 0]),
+        "lowest_curvature": (times, full[..., 2]),
+        "sharpness_residual": (times, np.maximum(residuals[0].max(axis=-1), residuals[1])),
     }

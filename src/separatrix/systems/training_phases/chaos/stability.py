@@ -54,6 +54,11 @@ def growth_around(data: xr.Dataset, settled: Float[np.ndarray, " n"], evenly: bo
     return np.stack([there, grown[:, -1] - there], axis=1)
 
 
+def growth_rates(data: xr.Dataset) -> Float[np.ndarray, "n t-1"]:
+    """Growth rate of the tangent spawned at the start between successive records, per step."""
+    return np.diff(data["log_tangent"].values[:, 0], axis=1) / np.diff(data["step"].values)
+
+
 def growth_beyond(settings: Settings, results: Results, edge: float, evenly: bool = False) -> list[Measurement]:
     """Growth until the mini-batch sharpness stays below the edge, which must be large, and after it, which must not."""
     source = results["copies"]
