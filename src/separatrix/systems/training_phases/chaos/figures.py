@@ -63,8 +63,8 @@ def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
         Figure("confinement", "Confined, or a random walk?",
                "From the end of chaos on, one colour for each run. Left: squared angular radius of the kernels in a "
                "window against its duration; dashed: a random walk that turns by the same angles; dotted: one of equal "
-               "steps, a straight line. Right: kernel distance from the end of chaos, with the fit of a plateau and a drift "
-               "(dashed).",
+               "steps, a straight line. Right: kernel distance from the end of chaos, and the fit of a plateau and a "
+               "drift (dashed).",
                draw_confinement),
         Figure("cone", "The cone, by classical scaling",
                "Kernels of the first run as points whose distances are those of the unit kernels as far as three "
