@@ -75,11 +75,14 @@ def mean_over_chunks(
     """Mean over ``rows`` of a function that is a mean over its own, evaluated on ``chunk`` at a time (None: on all)."""
     size = len(rows) if chunk is None else min(chunk, len(rows))
     whole, rest = jnp.split(rows, [len(rows) // size * size])
-    parts = jax.lax.map(function, whole.reshape(-1, size))
-    total = jax.tree.map(lambda part: size / len(rows) * jnp.sum(part, axis=0), parts)
-    if len(rest) == 0:
-        return total
-    return jax.tree.map(lambda most, last: most + len(rest) / len(rows) * last, total, function(rest))
+
+    def added(total: Any, part: Int[Array, " c"]) -> tuple[Any, None]:
+        share = len(part) / len(rows)
+        return jax.tree.map(lambda so_far, mean: so_far + share * mean, total, function(part)), None
+
+    zero = jax.tree.map(lambda mean: jnp.zeros(mean.shape, mean.dtype), jax.eval_shape(function, rows[:size]))
+    total, _ = jax.lax.scan(added, zero, whole.reshape(-1, size))
+    return added(total, rest)[0] if len(rest) else total
 
 
 @dataclass(frozen=True)
