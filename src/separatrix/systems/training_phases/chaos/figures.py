@@ -168,7 +168,7 @@ def draw_stability(settings: Settings, results: Results) -> Canvas:
     top.axhline(edge.frozen, color="black", ls="--", lw=0.9)
     top.axhline(edge.fluctuating, color="black", ls=":", lw=0.9)
     top.set(ylabel="curvature", yscale="log")
-    top.legend(frameon=False, fontsize=8)
+    top.legend(frameon=False, fontsize=8, loc="lower left")
     rate = growth_rates(data)
     middle = (steps[1:] + steps[:-1]) / 2
     bottom.fill_between(middle, rate.min(axis=0), rate.max(axis=0), color=COLOURS[0], alpha=0.2, lw=0)
