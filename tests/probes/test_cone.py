@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from separatrix.probes.cone import apex_angle, classical_scaling, cone, confinement, radius_growth
+from separatrix.probes.cone import (
+    apex_angle,
+    classical_scaling,
+    cone,
+    confinement,
+    growing_windows,
+    radius_growth,
+    random_walk,
+)
 
 
 def directions(rng, n, spread, dimension=200):
@@ -71,6 +79,13 @@ def test_confined_motion_and_steady_drift_are_told_apart():
     drifting = confinement(elapsed, 2e-5 * elapsed)
     assert drifting.drift == pytest.approx(2e-5, rel=0.01)
     assert drifting.drift_share > 0.95
+    np.testing.assert_allclose(confined.at(elapsed), 0.05 * (1 - np.exp(-elapsed / 120)), rtol=0.02)
+
+
+def test_noise_on_a_steady_drift_is_not_taken_for_a_plateau_far_away():
+    rng, elapsed = np.random.default_rng(4), np.arange(1, 11) * 50.0
+    shares = [confinement(elapsed, elapsed * (1 + 0.05 * rng.normal(size=10))).drift_share for _ in range(40)]
+    assert np.quantile(shares, 0.05) > 0.5
 
 
 def test_the_squared_radius_of_a_random_walk_grows_as_its_length_and_that_of_a_confined_one_does_not():
@@ -82,8 +97,31 @@ def test_the_squared_radius_of_a_random_walk_grows_as_its_length_and_that_of_a_c
         walk = np.cumsum(steps, axis=0)
         walks.append(radius_growth(distances(walk / np.linalg.norm(walk, axis=1, keepdims=True))))
         cones.append(radius_growth(distances(directions(rng, 60, 0.1, 400))))
-    assert np.mean(walks) == pytest.approx(1, abs=0.25)
+    assert np.mean(walks) == pytest.approx(1, abs=0.1)
     assert abs(np.mean(cones)) < 0.15
+
+
+def test_the_radius_of_a_steady_rotation_grows_as_the_duration_however_few_the_directions():
+    angle = 0.01 * np.arange(9)
+    distance = 1 - np.cos(angle[:, None] - angle)
+    np.fill_diagonal(distance, 0)
+    assert radius_growth(distance) == pytest.approx(2, abs=1e-6)
+    counts, radii = growing_windows(distance)
+    np.testing.assert_allclose(radii, 0.01 * (counts - 1) / 2, rtol=1e-6)
+
+
+def test_a_random_walk_of_given_steps_is_one_that_turns_into_a_new_dimension_each_time():
+    turns = np.array([0.1, 0.3, 0.2, 0.05])
+    walk = np.zeros((5, 5))
+    walk[0, 0] = 1
+    for step, turn in enumerate(turns):
+        walk[step + 1] = np.cos(turn) * walk[step]
+        walk[step + 1, step + 1] = np.sin(turn)
+    np.testing.assert_allclose(random_walk(1 - np.cos(turns)), distances(walk), atol=1e-14)
+    equal = random_walk(np.full(10, 1e-4))
+    assert radius_growth(equal) == pytest.approx(1, abs=0.1)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        random_walk(np.array([0.5, 1.0]))
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,31 @@ def test_thresholds_are_where_descent_on_a_quadratic_begins_to_grow(momentum):
         assert grows(1.01 * threshold, adam)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_fluctuating_curvature_below_its_threshold_keeps_the_mean_square_bounded_and_rare_spikes_reach_it(momentum):
+    rate = 0.1
+    limit = stability.fluctuating_threshold(rate, momentum)
+
+    def growth(curvatures, weights):
+        """Spectral radius of the map of second moments of (x, last x)."""
+        maps = [np.array([[1 + momentum - rate * h, -momentum], [1, 0]]) for h in curvatures]
+        moments = sum(weight * np.kron(step, step) for step, weight in zip(maps, weights, strict=True))
+        return np.abs(np.linalg.eigvals(moments)).max()
+
+    def condition(curvatures, weights):
+        mean = curvatures @ weights
+        return (1 - momentum) / (1 + momentum) * mean + (curvatures**2 @ weights - mean**2) / mean
+
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        h, w = limit * rng.uniform(0, 1, 4) ** 2, rng.dirichlet(np.ones(4))
+        assert growth(h, w) < 1
+        # scaled to the condition's own edge
+        edge = h * limit / condition(h, w)
+        assert growth(0.99 * edge, w) < 1 < growth(1.01 * edge, w)
+    assert growth(np.array([0, 1.01 * limit]), np.array([1 - 1e-4, 1e-4])) > 1
+
+
 def test_adam_diagonal_is_the_one_of_the_optimizer():
     torch = pytest.importorskip("torch")
     model = torch_model()

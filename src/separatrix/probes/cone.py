@@ -11,10 +11,11 @@ Source: derived; the cone is that of Zhou, Yang, Sugiyama, Yan 2025 (arXiv 2505.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-#: Time constants tried by :func:`confinement`, as shares of the length of the window.
-_RELAXATIONS = np.geomspace(0.01, 10.0, 121)
+#: Time constants tried by :func:`confinement`, as shares of the length of the window. A longer one bends so little
+#: within the window that noise on a straight line looks like a distant plateau.
+_RELAXATIONS = np.geomspace(0.01, 0.5, 200)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class Confinement:
     plateau
         Distance at which a confined motion stays, not negative.
     relaxation
-        Time to get there, in the unit of time.
+        Time to get there, in the unit of time; at most half of the window, so that a plateau is one that was reached.
     drift
         Growth per unit of time that goes on; may be negative.
     drift_share
@@ -137,6 +138,10 @@ class Confinement:
     drift: float
     drift_share: float
     residual: float
+
+    def at(self, elapsed: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+        """The fitted curve at these times since the reference."""
+        return -self.plateau * np.expm1(-elapsed / self.relaxation) + self.drift * elapsed
 
 
 def confinement(elapsed: Float[np.ndarray, " t"], curve: Float[np.ndarray, " t"]) -> Confinement:
@@ -175,23 +180,72 @@ def confinement(elapsed: Float[np.ndarray, " t"], curve: Float[np.ndarray, " t"]
 
 
 def radius_growth(distance: Float[np.ndarray, "n n"], fewest: int = 4) -> float:
-    """Power of the window length with which the squared angular radius grows, over windows from the first direction on.
+    """Power of the window's duration with which the squared angular radius grows, over windows from the first one on.
 
-    Near 0 where the motion is confined, 1 for a random walk, 2 for steady rotation.
+    Directions are taken as equally spaced in time, n of them as a duration of n - 1. Near 0 where the motion is
+    confined, 1 for a random walk, 2 for steady rotation.
+
+    Parameters
+    ----------
+    distance
+        ``S`` in the order of time.
+    fewest
+        Directions of the shortest window, at least 2.
 
     Raises
     ------
     ValueError
         If there are fewer than two windows of at least ``fewest`` directions, or directions do not differ.
     """
-    distance = _checked(distance)
-    lengths = np.unique(np.geomspace(fewest, len(distance), 12).astype(int))
-    if len(distance) <= fewest or lengths.size < 2:
-        raise ValueError(f"growth needs more than {fewest} directions, got {len(distance)}")
-    radii = np.array([cone(distance[:n, :n]).radius for n in lengths])
+    counts, radii = growing_windows(distance, fewest)
     if np.any(radii <= 0):
         raise ValueError("all directions of the shortest window are equal, so that its radius is zero")
-    return float(np.polyfit(np.log(lengths), 2 * np.log(radii), 1)[0])
+    return float(np.polyfit(np.log(counts - 1), 2 * np.log(radii), 1)[0])
+
+
+def growing_windows(
+    distance: Float[np.ndarray, "n n"], fewest: int = 4
+) -> tuple[Int[np.ndarray, " w"], Float[np.ndarray, " w"]]:
+    """Angular radius of windows that begin with the first direction.
+
+    Returns
+    -------
+    counts, radii
+        Directions in each window, about evenly spaced in the logarithm, and radii in radians.
+
+    Raises
+    ------
+    ValueError
+        If there are no more than ``fewest`` directions.
+    """
+    distance = _checked(distance)
+    if len(distance) <= fewest:
+        raise ValueError(f"growth needs more than {fewest} directions, got {len(distance)}")
+    counts = np.unique(np.geomspace(fewest, len(distance), 12).round().astype(int))
+    return counts, np.array([cone(distance[:n, :n]).radius for n in counts])
+
+
+def random_walk(steps: Float[np.ndarray, " n-1"]) -> Float[np.ndarray, "n n"]:
+    """Distances of a walk whose successive directions have these distances, each step turning into a new dimension.
+
+    Such a step multiplies the cosine with every earlier direction by its own, so that
+    ``1 - S_ab = prod_{a <= i < b} (1 - s_i)``: what an unconfined walk of the same speed would do in many dimensions.
+
+    Parameters
+    ----------
+    steps
+        ``s_i``, between 0 and 1 (a right angle), 1 excluded.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    steps = np.asarray(steps, np.float64)
+    if not np.all((steps >= 0) & (steps < 1)):
+        raise ValueError("a random walk needs steps of distances between 0 and 1, 1 excluded")
+    turned = np.concatenate([[0.0], np.cumsum(np.log1p(-steps))])
+    return -np.expm1(-np.abs(turned[:, None] - turned))
 
 
 def _checked(distance: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:

@@ -28,6 +28,23 @@ def gradient_descent_threshold(learning_rate: float, momentum: float = 0.0) -> f
     return 2 * (1 + momentum) / learning_rate
 
 
+def fluctuating_threshold(learning_rate: float, momentum: float = 0.0) -> float:
+    """Curvature below which SGD is stable however the curvature changes from batch to batch: ``2 (1 - momentum) / lr``.
+
+    On a parabola whose curvature h is drawn anew at every step the mean square of the heavy ball decays if and only if
+    ``(1 - momentum) / (1 + momentum) E[h] + Var[h] / E[h] < 2 (1 - momentum) / learning_rate``. A constant h gives
+    :func:`gradient_descent_threshold`; the left side never exceeds ``E[h^2] / E[h]``, hence not the largest of the h,
+    provided that none is negative, and reaches it for rare large ones. Derived; without momentum the condition is that
+    of Wu, Ma and E (NeurIPS 2018).
+
+    Raises
+    ------
+    ProbeError
+        As of :func:`gradient_descent_threshold`.
+    """
+    return gradient_descent_threshold(learning_rate, momentum) * (1 - momentum) / (1 + momentum)
+
+
 def adam_threshold(learning_rate: float, beta1: float = 0.9) -> float:
     """Preconditioned curvature above which Adam with a frozen preconditioner is unstable (Cohen et al. 2022).
 

@@ -6,11 +6,14 @@ are in `chaos/`, one module for each subject; `separatrix.probes.chaos` perturbs
 
 from separatrix.lab import Claim, Experiment, Study
 from separatrix.systems.training_phases.chaos.basins import basins, peaks, predictions, turning
+from separatrix.systems.training_phases.chaos.confinement import confined
 from separatrix.systems.training_phases.chaos.figures import figures
 from separatrix.systems.training_phases.chaos.kernel_cone import narrow_cone, same_transition
 from separatrix.systems.training_phases.chaos.quantities import quantities
 from separatrix.systems.training_phases.chaos.runs import run_experiments
 from separatrix.systems.training_phases.chaos.settings import Settings, check, describe, problem
+from separatrix.systems.training_phases.chaos.sharpness import BATCHES, MOST_SAMPLES
+from separatrix.systems.training_phases.chaos.stability import edges, growth_beyond
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
 from separatrix.systems.training_phases.task import input_files
@@ -18,7 +21,8 @@ from separatrix.systems.training_phases.task import input_files
 QUESTION = """Perturb a network imperceptibly at step t0 of its training and go on with the very same batches: does it
 end elsewhere? Early in training it does (chaos effect), after some step it does not any more. When is that step, is it
 the one at which the tangent kernel settles into a narrow cone of directions (cone effect), do early copies end in other
-basins and predict differently, and is the growth that of the tangent map, so that it could be told without copies?"""
+basins and predict differently, is the growth that of the tangent map, so that it could be told without copies, and is
+it time spent beyond the edge of stability?"""
 
 
 def experiments(settings: Settings) -> list[Experiment]:
@@ -130,6 +134,36 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
             needs=("smooth",),
             control_needs=("kinked",),
         ),
+        Claim(
+            "D11",
+            "Perturbations grow while mini-batch sharpness is above the edge of a frozen Hessian, and only then.",
+            "derived; edge 2 (1 + mu) / eta - w",
+            lambda s, r: growth_beyond(s, r, edges(s).frozen),
+            lambda s, r: growth_beyond(s, r, edges(s).frozen, evenly=True),
+            "the same growth spread evenly over the training",
+            needs=copies,
+            control_needs=copies,
+        ),
+        Claim(
+            "D12",
+            "They grow while it is above the edge for curvature that changes from batch to batch, and only then.",
+            "derived; edge 2 (1 - mu) / eta - w",
+            lambda s, r: growth_beyond(s, r, edges(s).fluctuating),
+            lambda s, r: growth_beyond(s, r, edges(s).fluctuating, evenly=True),
+            "the same growth spread evenly over the training",
+            needs=copies,
+            control_needs=copies,
+        ),
+        Claim(
+            "D13",
+            "Once chaos has ended the tangent kernel is confined: its cone hardly widens with time.",
+            "derived; the paper judges by eye",
+            confined,
+            lambda s, r: confined(s, r, walk=True),
+            "a random walk with steps of the same size",
+            needs=copies,
+            control_needs=copies,
+        ),
     ]
 
 
@@ -144,8 +178,9 @@ def notes(settings: Settings) -> str:
         "large its own is. Copies share momentum and batches. "
         "Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is wide, so "
         "that the transition depends on sigma logarithmically. Barriers are those of the test loss along the first "
-        "random direction, with the statistics of normalised layers taken anew at every point. Intervals are taken "
-        "over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
+        "random direction, with the statistics of normalised layers taken anew at every point. Curvature is that of "
+        f"the next {BATCHES} mini-batches and of {min(len(data.labels), MOST_SAMPLES)} training samples. Intervals are "
+        "taken over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
         "(Bonferroni)."
     )
 

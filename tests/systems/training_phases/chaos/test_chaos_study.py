@@ -38,14 +38,15 @@ def verdict(measurements):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("identifier", "expected"), [("D1", "holds"), ("D2", "holds"), ("D3", "holds"),
-                                                      ("D4", "fails"), ("D7", "holds"), ("D10", "holds")])  # fmt: skip
+                                                      ("D4", "fails"), ("D7", "holds"), ("D10", "holds"),
+                                                      ("D11", "fails"), ("D12", "holds")])  # fmt: skip
 def test_claims_come_out_as_the_mathematics_says(results, identifier, expected):
     claim = next(one for one in STUDY.claims(SMALL) if one.id == identifier)
     assert verdict(claim.measure(SMALL, results)) == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("identifier", ["D1", "D2", "D5", "D7", "D9", "D10"])
+@pytest.mark.parametrize("identifier", ["D1", "D2", "D5", "D7", "D9", "D10", "D11", "D12", "D13"])
 def test_controls_fail(results, identifier):
     claim = next(one for one in STUDY.claims(SMALL) if one.id == identifier)
     assert verdict(claim.control(SMALL, results)) == "fails"

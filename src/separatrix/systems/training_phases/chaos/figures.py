@@ -6,9 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from separatrix.lab import Figure, Results
-from separatrix.probes.cone import classical_scaling, cone
+from separatrix.probes.cone import classical_scaling, cone, confinement, growing_windows
+from separatrix.systems.training_phases.chaos.confinement import FEWEST, late_paths
 from separatrix.systems.training_phases.chaos.kernel_cone import kernel_phases
 from separatrix.systems.training_phases.chaos.settings import Settings, describe
+from separatrix.systems.training_phases.chaos.stability import edges, growth_rates
 from separatrix.systems.training_phases.chaos.transition import FORGOTTEN, kept, transition_steps
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -19,7 +21,8 @@ def figures(settings: Settings) -> list[Figure]:
     return [
         Figure("amplification_map", "How far a perturbation at t0 has grown by t1",
                "Left: median over runs and random directions of log10 A(t0, t1), where A is the distance of copy and "
-               "run over that at the moment of the perturbation. Right: share of test samples on which they differ.",
+               "run over that at the moment of the perturbation. Middle: share of test samples on which they differ. "
+               "Right: test loss half-way between copy and run above the mean of theirs; no barrier is lower.",
                draw_map),
         Figure("amplification", "Chaos ends",
                "Amplification up to the end of training against the step of the perturbation. Dots: each run and "
@@ -32,6 +35,14 @@ def figures(settings: Settings) -> list[Figure]:
                "Relative distance of copies from their runs in time, one colour for each step of the perturbation, "
                "medians; dashed: the tangent map's prediction times the size of the perturbation.",
                draw_growth),
+        Figure("stability", "Curvature and growth",
+               "Top: largest eigenvalue of mini-batch Hessians (line: median over runs of the mean over the next "
+               "mini-batches; band: central 80 % of all), curvature of mini-batches along their own gradients (batch "
+               "sharpness), largest eigenvalue and negative of the smallest of all samples. Dashed: the edge of "
+               "stability of a frozen Hessian, 2 (1 + mu) / eta; dotted: that of one which changes from batch to "
+               "batch, 2 (1 - mu) / eta. Bottom: growth rate of the tangent spawned at the start, median and range "
+               "over runs; grey: the end of chaos, range over runs.",
+               draw_stability),
         Figure("kinks", "What the derivative does not see",
                "Amplification over its tangent prediction in the first steps after a perturbation, medians over runs "
                "with the central 80 %: the network of the settings, and one with ReLU.",
@@ -49,10 +60,16 @@ def figures(settings: Settings) -> list[Figure]:
                "on, one line for each run; dots mark the kernel's transition, the vertical line the median end of "
                "chaos. " + describe(settings),
                draw_kernel),
+        Figure("confinement", "Confined, or a random walk?",
+               "From the end of chaos on, one colour for each run. Left: squared angular radius of the kernels in a "
+               "window against its duration; dashed: a random walk that turns by the same angles; dotted: one of equal "
+               "steps, a straight line. Right: kernel distance from the end of chaos, and the fit of a plateau and a "
+               "drift (dashed).",
+               draw_confinement),
         Figure("cone", "The cone, by classical scaling",
-               "Kernels of the first run as points whose distances are those of the unit kernels as far as two "
-               "dimensions allow (share of the variance on the axes); the cross is the kernel at the start. "
-               + describe(settings),
+               "Kernels of the first run as points whose distances are those of the unit kernels as far as three "
+               "dimensions allow (share of the variance on the axes); the cross is the kernel at the start, k0, the "
+               "circle that at the end of chaos. " + describe(settings),
                draw_cone),
     ]  # fmt: skip
 
@@ -78,13 +95,14 @@ def _heat(axis: Axes, canvas: Canvas, values: np.ndarray, x: np.ndarray, y: np.n
 
 
 def draw_map(settings: Settings, results: Results) -> Canvas:
-    """Amplification and disagreement over both times."""
+    """Amplification, disagreement and excess loss over both times."""
     data = kept(results["copies"])
-    canvas, axes = _panels(2)
+    canvas, axes = _panels(3, 4.2)
     spawns, steps = data["spawn"].values, data["step"].values
     later = steps > spawns[:, None]
     for axis, name, label in (
         (axes[0], "amplification", "log10 A"), (axes[1], "disagreement", "disagreement"),
+        (axes[2], "halfway_excess", "excess loss half-way (nats)"),
     ):  # fmt: skip
         values = np.median(np.where(later, _random(settings, data, name), 1.0), axis=0)
         shown = np.log10(np.maximum(values, 1e-6)) if name == "amplification" else values
@@ -129,6 +147,37 @@ def draw_growth(settings: Settings, results: Results) -> Canvas:
     axis.set(xlabel="step t1", ylabel="distance over norm", yscale="log")
     axis.set_ylim(top=top)
     axis.legend(frameon=False, fontsize=7, ncols=2)
+    return canvas
+
+
+def draw_stability(settings: Settings, results: Results) -> Canvas:
+    """Curvature with both edges, and the local growth rate below it."""
+    data = kept(results["copies"])
+    canvas = Canvas(figsize=(6.4, 5.4), layout="constrained")
+    top, bottom = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    steps, small = data["step"].values, data["mini_batch_sharpness"].values
+    top.fill_between(steps, *np.quantile(small, [0.1, 0.9], axis=(0, 2)), color=COLOURS[0], alpha=0.2, lw=0)
+    for colour, label, values in (
+        (COLOURS[0], "mini-batch sharpness", small.mean(axis=-1)),
+        (COLOURS[1], "batch sharpness (along gradients)", data["batch_sharpness"].values),
+        (COLOURS[2], "sharpness of all samples", data["sharpness"].values),
+        (COLOURS[3], "most negative curvature of all samples", -data["lowest_curvature"].values),
+    ):
+        top.plot(steps, np.median(values, axis=0), color=colour, label=label)
+    edge = edges(settings)
+    top.axhline(edge.frozen, color="black", ls="--", lw=0.9)
+    top.axhline(edge.fluctuating, color="black", ls=":", lw=0.9)
+    top.set(ylabel="curvature", yscale="log")
+    top.legend(frameon=False, fontsize=8, loc="lower left")
+    rate = growth_rates(data)
+    middle = (steps[1:] + steps[:-1]) / 2
+    bottom.fill_between(middle, rate.min(axis=0), rate.max(axis=0), color=COLOURS[0], alpha=0.2, lw=0)
+    bottom.plot(middle, np.median(rate, axis=0), color=COLOURS[0])
+    bottom.axhline(0, color="0.4", lw=0.8)
+    found = transition_steps(settings, data)
+    for axis in (top, bottom):
+        axis.axvspan(found.min(), found.max(), color="0.9", zorder=0)
+    bottom.set(xlabel="step", ylabel="growth rate (1/step)")
     return canvas
 
 
@@ -203,16 +252,45 @@ def draw_kernel(settings: Settings, results: Results) -> Canvas:
     return canvas
 
 
-def draw_cone(settings: Settings, results: Results) -> Canvas:
-    """Kernels of the first run in two dimensions."""
+def draw_confinement(settings: Settings, results: Results) -> Canvas:
+    """Squared radius over growing windows, and the distance from the end of chaos with its fit."""
     data = kept(results["copies"])
-    canvas, (axis,) = _panels(1, 5.0, 3.8)
+    paths = late_paths(settings, data)
+    canvas, axes = _panels(2)
+    for index, path in enumerate(paths):
+        colour, first = COLOURS[index % len(COLOURS)], index == 0
+        for style, label, distance in (
+            ("-", "kernel", path.distance), ("--", "random walk by the same angles", path.walked()),
+            (":", "random walk of equal steps", path.walked(evenly=True)),
+        ):  # fmt: skip
+            counts, radii = growing_windows(distance, FEWEST)
+            axes[0].plot(path.elapsed[counts - 1], np.degrees(radii) ** 2, style, color=colour, lw=1,
+                         label=label if first else None)  # fmt: skip
+        elapsed, curve = path.elapsed[1:], path.distance[0, 1:]
+        axes[1].plot(elapsed, curve, "o", color=colour, ms=3)
+        axes[1].plot(elapsed, confinement(elapsed, curve).at(elapsed), "--", color=colour, lw=0.9)
+    axes[0].set(xlabel="duration of the window (steps)", ylabel="squared radius (degrees$^2$)")
+    axes[1].set(xlabel="steps since the end of chaos", ylabel="kernel distance")
+    if paths:
+        axes[0].legend(frameon=False, fontsize=7)
+        axes[1].set(yscale="log")
+    return canvas
+
+
+def draw_cone(settings: Settings, results: Results) -> Canvas:
+    """Kernels of the first run in three dimensions."""
+    data = kept(results["copies"])
+    canvas = Canvas(figsize=(6.4, 4.8), layout="constrained")
     if kernel_phases(settings, results) is None:
         return canvas
-    points, share = classical_scaling(data["kernel_distance"].values[0], 2)
+    axis = canvas.add_subplot(projection="3d")
+    points, share = classical_scaling(data["kernel_distance"].values[0], 3)
     axis.plot(*points.T, color="0.7", lw=0.8)
-    drawn = axis.scatter(*points.T, c=data["step"].values, cmap="viridis", s=18, zorder=3)
-    axis.plot(*points[0], "kx", ms=8)
-    canvas.colorbar(drawn, ax=axis, label="step")
-    axis.set(xlabel=f"first axis ({share[0]:.0%})", ylabel=f"second axis ({share[1]:.0%})", aspect="equal")
+    drawn = axis.scatter(*points.T, c=data["step"].values, cmap="viridis", s=18, depthshade=False)
+    axis.plot(*points[:1].T, "kx", ms=9, label="k0")
+    end = np.flatnonzero(data["step"].values == transition_steps(settings, data)[0])
+    axis.plot(*points[end].T, "o", mfc="none", mec="black", ms=9, label="end of chaos")
+    canvas.colorbar(drawn, ax=axis, label="step", shrink=0.7, pad=0.12)
+    axis.set(**{f"{name}label": f"axis {i + 1} ({share[i]:.0%})" for i, name in enumerate("xyz")})
+    axis.legend(frameon=False, fontsize=8)
     return canvas

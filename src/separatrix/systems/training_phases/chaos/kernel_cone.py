@@ -52,7 +52,7 @@ def kernel_phases(settings: Settings, results: Results, from_start: bool = False
     )
 
 
-_NO_KERNEL = "no kernels of single examples: batch normalisation, or too few finite runs"
+NO_KERNEL = "no kernels of single examples: batch normalisation, or too few finite runs"
 
 
 def same_transition(settings: Settings, results: Results, experiment: str = "copies") -> list[Measurement]:
@@ -62,7 +62,7 @@ def same_transition(settings: Settings, results: Results, experiment: str = "cop
     phases = kernel_phases(settings, results)
     chaotic = transition_steps(settings, kept(results[experiment]))
     if phases is None or chaotic.size != phases.steps.size:
-        return [Measurement.missing(label, accepted, _NO_KERNEL, excluded)]
+        return [Measurement.missing(label, accepted, NO_KERNEL, excluded)]
     # chaos that ends before the first comparison is placed there
     octaves = np.abs(np.log2(np.maximum(chaotic, settings.record_every) / phases.steps))
     estimate, interval = median_interval(octaves)
@@ -76,7 +76,7 @@ def narrow_cone(settings: Settings, results: Results, from_start: bool = False) 
     excluded = diverged_fraction(results["copies"])
     phases = kernel_phases(settings, results, from_start)
     if phases is None or phases.radius.size < 2:
-        return [Measurement.missing(label, accepted, _NO_KERNEL, excluded)]
+        return [Measurement.missing(label, accepted, NO_KERNEL, excluded)]
     estimate, interval = mean_interval(phases.radius / phases.apex)
     note = f"means: radius {np.degrees(phases.radius.mean()):.3g}, angle {np.degrees(phases.apex.mean()):.3g} degrees"
     return [

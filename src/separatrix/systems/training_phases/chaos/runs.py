@@ -16,8 +16,17 @@ from separatrix.networks.mlp import MLP
 from separatrix.probes.chaos.copies import Separation, separate
 from separatrix.probes.chaos.perturbation import perturbed, random_direction, unit
 from separatrix.probes.chaos.tangent import tangent_growth
-from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
+from separatrix.probes.connectivity import direction_dissimilarity, disagreement, interpolated, loss_barrier
 from separatrix.systems.training_phases.chaos.settings import Settings, kernel_vectors, network, problem
+from separatrix.systems.training_phases.chaos.sharpness import (
+    BATCH_STEPS,
+    BATCHES,
+    CHUNK,
+    FULL_STEPS,
+    MOST_SAMPLES,
+    curvature_course,
+    mean_over_chunks,
+)
 from separatrix.systems.training_phases.kernel_course import kernel_distances
 from separatrix.systems.training_phases.kernel_route import kernel_cost
 from separatrix.systems.training_phases.task import Task
@@ -38,8 +47,8 @@ BARRIER_POINTS = 13
 BARRIER_TOLERANCE = 0.01
 #: Steps after a perturbation at which networks with kinks are compared to their tangents.
 KINK_RECORDS = (2, 4, 6, 8, 10, 15, 20, 30, 40)
-#: Networks evaluated together.
-_TOGETHER = 16
+#: Networks evaluated together, and inputs.
+_TOGETHER, _TILE = 16, 512
 
 Parameters = Any
 
@@ -49,7 +58,9 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     steps = sum(settings.steps - step for step in settings.spawn_steps)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network(settings).init(np.random.default_rng(0))))
     # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
-    unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * (1 if settings.network == "mlp" else 8)
+    image = problem(settings).image_shape
+    positions = 0.3 * image[0] * image[1] if settings.network == "cnn" and image else 1
+    unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * positions
     lanes = settings.directions + 1
     late = (0, settings.spawn_steps[-1])
     slow_steps = 2 * settings.steps - late[1] + settings.steps
@@ -61,8 +72,10 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     )
     kinds = [
         make("copies", partial(_simulate_copies, settings),
-             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)) + kernels.bytes,
-             seconds=8 + unit_cost * (lanes * steps + 3 * steps + settings.steps) + settings.runs * kernels.seconds),
+             bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)) + kernels.bytes
+             + 4 * item * size * len(settings.records),
+             seconds=12 + unit_cost * (lanes * steps + 3 * steps + settings.steps + _curvature_steps(settings))
+             + settings.runs * kernels.seconds),
         make("identical", partial(_simulate_others, settings, "identical"), bytes_per_member=bytes_of(2),
              seconds=1 + unit_cost * slow_steps),
         make("slow", partial(_simulate_others, settings, "slow"), bytes_per_member=bytes_of(2),
@@ -77,6 +90,12 @@ def run_experiments(settings: Settings) -> list[Experiment]:
              seconds=4 + unit_cost * 4 * KINK_RECORDS[-1] * len(_kink_spawns(settings))),
     ]  # fmt: skip
     return [*kinds, *kinked]
+
+
+def _curvature_steps(settings: Settings) -> float:
+    """Steps of training that take as long as all products with Hessians, measured."""
+    samples = min(len(problem(settings).labels), MOST_SAMPLES)
+    return 0.8 * len(settings.records) * (BATCHES * BATCH_STEPS + FULL_STEPS * samples / settings.batch_size)
 
 
 class Training:
@@ -95,6 +114,11 @@ class Training:
             training_arguments(data.split.inputs, data.labels, learning_rate or settings.learning_rate,
                                settings.momentum, settings.weight_decay, settings.dtype),
         )  # fmt: skip
+
+    @property
+    def chunk(self) -> int | None:
+        """Samples of which losses are taken together; None where each depends on all others."""
+        return None if isinstance(self.network, MLP) and self.network.batch_norm else CHUNK
 
     def batches(self, label: str = "batches") -> Callable[[int, int], np.ndarray]:
         """Batches of the runs; another label gives another order."""
@@ -130,7 +154,7 @@ class Training:
         return at
 
     def _gradient_direction(self, parameters: Parameters) -> Parameters:
-        slope = _full_gradient(self.step, parameters, self.arguments[0])
+        slope = _full_gradient(self.step, self.chunk, parameters, self.arguments[0])
         if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slope)):
             return jax.tree.map(np.zeros_like, parameters)  # of a run that blew up, which is counted elsewhere
         return unit(slope)
@@ -144,9 +168,10 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-@partial(jax.jit, static_argnums=0)
-def _full_gradient(step: MomentumStep, parameters: Parameters, arguments: Any) -> Any:
-    return jax.grad(step.loss)(parameters, jnp.arange(len(arguments["labels"])), arguments)
+@partial(jax.jit, static_argnums=(0, 1))
+def _full_gradient(step: MomentumStep, chunk: int | None, parameters: Parameters, arguments: Any) -> Any:
+    rows = jnp.arange(len(arguments["labels"]))
+    return mean_over_chunks(lambda part: jax.grad(step.loss)(parameters, part, arguments), rows, chunk)
 
 
 # -- outputs and losses on fixed samples --------------------------------------------------------------------------
@@ -180,20 +205,31 @@ def _samples(data: Task, dtype: str) -> tuple[Array, Array, Array]:
 
 
 def outputs_of(training: Training, parameters: Parameters) -> Float[np.ndarray, "m t c"]:
-    """Outputs of m networks on the test inputs, computed in stacks of one size."""
+    """Outputs of m networks on the test inputs, computed in stacks of one size, a tile of the inputs at a time."""
     inputs, _, known = _samples(training.data, training.settings.dtype)
     count = len(jax.tree.leaves(parameters)[0])
     parts = []
     for first in range(0, count, _TOGETHER):
         rows = np.minimum(np.arange(first, first + _TOGETHER), count - 1)
         chosen = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], parameters)
-        parts.append(np.asarray(_many_outputs(training.network, chosen, inputs, known))[: count - first])
+        tiles = [
+            np.asarray(_many_outputs(training.network, chosen, inputs[begin : begin + _TILE], known))
+            for begin in range(0, len(inputs), _TILE)
+        ]
+        parts.append(np.concatenate(tiles, axis=1)[: count - first])
     return np.concatenate(parts)
 
 
-def _disagreements(training: Training, originals: Parameters, copies: Parameters) -> dict[str, np.ndarray]:
+def _compared(training: Training, halfway: bool, originals: Parameters, copies: Parameters) -> dict[str, np.ndarray]:
+    """Disagreement, and the test loss half-way above the mean of those at the ends: a barrier is at least as high."""
     first, second = (jnp.asarray(outputs_of(training, each)) for each in (originals, copies))
-    return {"disagreement": np.asarray(disagreement(first, second))}
+    found = {"disagreement": np.asarray(disagreement(first, second))}
+    if halfway:
+        labels = _samples(training.data, training.settings.dtype)[1].reshape(-1)
+        middle = jnp.asarray(outputs_of(training, interpolated(originals, copies, 0.5)))
+        start, half, end = (jax.vmap(cross_entropy, (0, None))(each, labels) for each in (first, middle, second))
+        found["halfway_excess"] = np.asarray(half - (start + end) / 2)
+    return found
 
 
 # -- experiments --------------------------------------------------------------------------------------------------
@@ -225,7 +261,7 @@ def _simulate_copies(settings: Settings, start: int, stop: int) -> xr.Dataset:
     found = separate(
         training.step, training.state, training.batches(), settings.spawn_steps, settings.records,
         training.spawn(settings.directions, gradient=True), training.arguments,
-        compare=partial(_disagreements, training),
+        compare=partial(_compared, training, True),
     )  # fmt: skip
     growth = tangent_growth(
         training.step, training.state, training.batches(), settings.spawn_steps, settings.records,
@@ -236,6 +272,7 @@ def _simulate_copies(settings: Settings, start: int, stop: int) -> xr.Dataset:
         **_barriers(training, found),
         **_course(training, found),
         **_kernels(training, found),
+        **_curvature(training, found),
     }
     return _dataset(training, found, arrays)
 
@@ -300,6 +337,15 @@ def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 
 
+def _curvature(training: Training, found: Separation) -> dict[str, Any]:
+    """Curvature of the next mini-batches and of all samples along the runs."""
+    batches = training.batches()
+    return curvature_course(
+        training.step.loss, found.reference, [batches(step, step + BATCHES) for step in map(int, found.record_steps)],
+        len(training.data.labels), training.arguments[0], training.chunk,
+    )  # fmt: skip
+
+
 def _simulate_others(settings: Settings, kind: str, start: int, stop: int) -> xr.Dataset:
     slow = settings.learning_rate * SLOWER if kind == "slow" else None
     training = Training(settings, start, stop, slow)
@@ -308,7 +354,7 @@ def _simulate_others(settings: Settings, kind: str, start: int, stop: int) -> xr
         training.step, training.state, training.batches(), spawns, settings.records,
         training.spawn(1, sigma=0.0 if kind == "identical" else None), training.arguments,
         copy_batches=training.batches("others") if kind == "reordered" else None,
-        compare=None if kind == "identical" else partial(_disagreements, training),
+        compare=None if kind == "identical" else partial(_compared, training, False),
     )  # fmt: skip
     return _dataset(training, found, {} if kind == "identical" else _barriers(training, found))
 
