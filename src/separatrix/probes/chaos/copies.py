@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from separatrix.engines.parallel_runs import PIECE, BatchStep, advance, finite
+from separatrix.engines.parallel_runs import PIECE, BatchStep, advance, finite, places
 from separatrix.probes.chaos.perturbation import norms
 from separatrix.probes.operators import ProbeError
 
@@ -73,6 +73,11 @@ class Separation:
         """``A(t0, t1)``: distance over initial distance; NaN or infinite for a copy that was not perturbed."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.distance / self.initial_distance[..., None]
+
+
+def copies_held(directions: int) -> int:
+    """Copies of the parameters that a run with this many perturbed copies and tangents holds, momentum included."""
+    return places() * (2 + 2 * directions)
 
 
 def checked_grids(spawn_steps: Sequence[int], record_steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
