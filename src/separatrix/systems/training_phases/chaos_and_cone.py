@@ -13,7 +13,7 @@ from separatrix.systems.training_phases.chaos.runs import run_experiments
 from separatrix.systems.training_phases.chaos.settings import Settings, check, problem
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
-from separatrix.systems.training_phases.task import input_files
+from separatrix.systems.training_phases.task import describe, input_files
 
 QUESTION = """Perturb a network imperceptibly at step t0 of its training and go on with the very same batches: does it
 end elsewhere? Early in training it does (chaos effect), after some step it does not any more. When is that step, is it
@@ -135,15 +135,13 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
 
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
-    data = problem(settings)
     noise = f" {settings.label_noise:.0%} of the training labels are drawn anew." if settings.label_noise else ""
     return (
-        f"Data: {len(data.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes.{noise} A perturbation has the norm sigma = {settings.sigma:g} times that of all "
-        "parameters together; the paper does not say how large its own is. Copies share momentum and batches. "
-        "Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is wide, so "
-        "that the transition depends on sigma logarithmically. Barriers are those of the test loss along the first "
-        "random direction, with the statistics of normalised layers taken anew at every point. Intervals are taken "
+        f"{describe(settings, problem(settings))}{noise} A perturbation has the norm sigma = {settings.sigma:g} times "
+        "that of all parameters together; the paper does not say how large its own is. Copies share momentum and "
+        "batches. Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is "
+        "wide, so that the transition depends on sigma logarithmically. Barriers are those of the test loss along the "
+        "first random direction, with the statistics of normalised layers taken anew at every point. Intervals are taken "
         "over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
         "(Bonferroni)."
     )

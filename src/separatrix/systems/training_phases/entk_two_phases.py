@@ -5,7 +5,7 @@ are in `two_phases/`, one module for each subject; kernels are measured by `sepa
 """
 
 from separatrix.lab import Claim, Experiment, Study
-from separatrix.systems.training_phases.task import input_files
+from separatrix.systems.training_phases.task import describe, input_files
 from separatrix.systems.training_phases.two_phases.cone import narrow_cone, narrow_cone_controls
 from separatrix.systems.training_phases.two_phases.figures import figures
 from separatrix.systems.training_phases.two_phases.phases import (
@@ -93,16 +93,19 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
 
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
-    data = problem(settings)
+    lazy = (
+        f"is the difference of two copies of the network, scaled by {settings.lazy_scale:g}, and"
+        if settings.network == "transformer"
+        else f"has one hidden layer of {settings.lazy_width} units in NTK parametrisation and"
+    )
     return (
-        f"Data: {len(data.split.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes. Kernels are those of all outputs (NC x NC) on the first {settings.examples} training "
-        "samples; kernels traced or summed over classes rotate by other angles and are recorded beside them. Kernel "
-        "distance is one minus a cosine, and ignores the norm, which is drawn apart. Linearised training keeps "
-        "optimiser, batches and weight decay and starts its momentum anew. The lazy control has one hidden layer of "
-        f"{settings.lazy_width} units in NTK parametrisation and no weight decay; controls of a run take a third of "
-        "its steps. Learning rates are constant. Intervals are Student's over independent runs on one split of the "
-        "data, and cover the conditions of a claim together at 95 % (Bonferroni)."
+        f"{describe(settings, problem(settings))} Kernels are those of all outputs (NC x NC) on the first "
+        f"{settings.examples} training samples; kernels traced or summed over classes rotate by other angles and are "
+        "recorded beside them. Kernel distance is one minus a cosine, and ignores the norm, which is drawn apart. "
+        "Linearised training keeps optimiser, batches and weight decay and starts its momentum anew. The lazy control "
+        f"{lazy} no weight decay; controls of a run take a third of its steps. Learning rates are constant. Intervals "
+        "are Student's over independent runs on one split of the data, and cover the conditions of a claim together at "
+        "95 % (Bonferroni)."
     )
 
 

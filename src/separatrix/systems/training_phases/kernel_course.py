@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from separatrix.probes.tangent_kernel import jax_layers
 from separatrix.probes.tangent_kernel.distance import (
@@ -19,6 +19,7 @@ from separatrix.probes.tangent_kernel.distance import (
 )
 from separatrix.probes.tangent_kernel.jax_kernel import tangent_kernel
 from separatrix.probes.tangent_kernel.products import sign_probes
+from separatrix.systems.training_phases.training import as_inputs
 
 #: Largest eigenvalues that are recorded.
 EIGENVALUES = 5
@@ -61,7 +62,7 @@ class KernelCourse:
 def kernel_course(
     function: Callable[[Any, Any], Any],
     checkpoints: Sequence[Any],
-    inputs: Float[np.ndarray, "N d"],
+    inputs: Float[np.ndarray, "N d"] | Int[np.ndarray, "N T"],
     targets: Float[np.ndarray, "N C"],
 ) -> KernelCourse:
     """Kernels of ``function(parameters, inputs) -> (N, C)`` on fixed examples at every checkpoint.
@@ -76,8 +77,10 @@ def kernel_course(
         Examples, N even, and their centred one-hot labels. The kernel is computed in the dtype of the parameters.
     """
     dtype = jax.tree.leaves(checkpoints[0])[0].dtype
-    examples = inputs.astype(dtype)
-    traced = _traced(function, jax.tree.structure(checkpoints[0]), _shapes(checkpoints[0]), examples.shape[1:])
+    examples = as_inputs(inputs, dtype)
+    traced = _traced(
+        function, jax.tree.structure(checkpoints[0]), _shapes(checkpoints[0]), _shapes(examples[0])[0]
+    )  # fmt: skip
     kernels = np.stack([np.asarray(_kernel(traced, parameters, examples)) for parameters in checkpoints])
     samples, classes = targets.shape
     half, blocks = samples // 2, kernels.reshape(len(kernels), samples, classes, samples, classes)
@@ -102,12 +105,10 @@ def _shapes(parameters: Any) -> tuple[tuple[tuple[int, ...], str], ...]:
 
 @lru_cache(maxsize=16)
 def _traced(
-    function: Callable[[Any, Any], Any], structure: Any, shapes: tuple, example: tuple[int, ...]
+    function: Callable[[Any, Any], Any], structure: Any, shapes: tuple, example: tuple[tuple[int, ...], str]
 ) -> jax_layers.LayeredProgram:
     leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-    return jax_layers.trace(
-        function, jax.tree.unflatten(structure, leaves), jax.ShapeDtypeStruct(example, leaves[0].dtype)
-    )
+    return jax_layers.trace(function, jax.tree.unflatten(structure, leaves), jax.ShapeDtypeStruct(*example))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -19,11 +19,12 @@ from separatrix.probes.chaos.tangent import tangent_growth
 from separatrix.probes.connectivity import direction_dissimilarity, disagreement, loss_barrier
 from separatrix.systems.training_phases.chaos.settings import Settings, network, problem
 from separatrix.systems.training_phases.kernel_course import kernel_course
-from separatrix.systems.training_phases.task import Task
+from separatrix.systems.training_phases.task import Task, kernel_examples, kernel_function
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     MomentumStep,
     Network,
+    as_inputs,
     cross_entropy,
     fresh_states,
     training_arguments,
@@ -157,7 +158,8 @@ def _outputs(net: Network, parameters: Parameters, inputs: Array, training: Arra
 
 @partial(jax.jit, static_argnums=0)
 def _many_outputs(net: Network, parameters: Parameters, inputs: Array, training: Array) -> Array:
-    return jax.vmap(lambda one: _outputs(net, one, inputs, training))(parameters)
+    outputs = jax.vmap(lambda one: _outputs(net, one, inputs, training))(parameters)
+    return outputs.reshape(len(outputs), -1, outputs.shape[-1])  # every position of a text counts as an input
 
 
 @partial(jax.jit, static_argnums=0)
@@ -170,8 +172,8 @@ def _samples(data: Task, dtype: str) -> tuple[Array, Array, Array]:
     """Test inputs, test labels and training inputs, on the device."""
     split = data.split
     return (
-        jnp.asarray(split.test_inputs, dtype), jnp.asarray(split.test_labels, jnp.int32),
-        jnp.asarray(split.inputs, dtype),
+        jnp.asarray(as_inputs(split.test_inputs, dtype)), jnp.asarray(split.test_labels, jnp.int32),
+        jnp.asarray(as_inputs(split.inputs, dtype)),
     )  # fmt: skip
 
 
@@ -260,7 +262,7 @@ def _course(training: Training, found: Separation) -> dict[str, Any]:
     """Test accuracy of the runs, and how their parameters turn."""
     _, labels, _ = _samples(training.data, training.settings.dtype)
     accuracy = [
-        np.mean(outputs_of(training, each).argmax(axis=-1) == np.asarray(labels), axis=1) for each in found.reference
+        np.mean(outputs_of(training, each).argmax(axis=-1) == np.ravel(labels), axis=1) for each in found.reference
     ]
     flat = np.stack(
         [
@@ -280,16 +282,15 @@ def _course(training: Training, found: Separation) -> dict[str, Any]:
 
 def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     """Kernel distances between all checkpoints; NaN where the kernel of an example is not defined."""
-    net, split = training.network, training.data.split
+    net = training.network
     count = found.record_steps.size
     distance = np.full((len(training.members), count, count), np.nan)
     if not (isinstance(net, MLP) and net.batch_norm):
-        examples = training.settings.examples
-        one_hot = np.eye(training.data.classes)[training.data.labels[:examples]]
+        examples = kernel_examples(training.settings, training.data)
         for row in range(len(training.members)):
             checkpoints = [_one(each, row) for each in found.reference]
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoints)):
-                course = kernel_course(net, checkpoints, split.inputs[:examples], one_hot - one_hot.mean(axis=0))
+                course = kernel_course(kernel_function(training.data, net), checkpoints, *examples)
                 distance[row] = course.distance
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 

@@ -74,7 +74,7 @@ def still_moving(settings: Settings, results: Results) -> list[Measurement]:
         _mean("smallest motion after the transition over rounding", floors, (np.log10(FLOORS), np.inf),
               diverged_fraction(data), 1, "decades")
     ]  # fmt: skip
-    count = len(problem(settings).split.labels)
+    count = problem(settings).split.labels.size
     perfect = kept["training_accuracy"].values[:, -1] > 1 - 0.5 / count  # a mean that rounding may have touched
     if perfect.any():
         measurements.append(

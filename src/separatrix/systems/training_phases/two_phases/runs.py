@@ -11,11 +11,13 @@ from jaxtyping import Array, Float, Int
 
 from separatrix.lab import Experiment
 from separatrix.systems.training_phases.kernel_course import EIGENVALUES, kernel_course
+from separatrix.systems.training_phases.task import kernel_examples, kernel_function
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     Course,
     MomentumStep,
     Network,
+    as_inputs,
     cross_entropy,
     fresh_states,
     train,
@@ -50,26 +52,18 @@ def nonlinear(
 
 @partial(jax.jit, static_argnums=0)
 def scores(
-    trained: Network, parameters: Any, inputs: Float[Array, "n d"], labels: Int[Array, " n"]
+    trained: Network, parameters: Any, inputs: Float[Array, "n d"] | Int[Array, "n t"], labels: Int[Array, "n ..."]
 ) -> tuple[Array, Array]:
     """Accuracy and mean cross-entropy."""
     outputs = trained(parameters, inputs)
-    return (outputs.argmax(axis=1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
+    return (outputs.argmax(axis=-1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
 
 
 def samples(settings: Settings, test: bool) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels of the training or of the test set."""
     split = problem(settings).split
     chosen = (split.test_inputs, split.test_labels) if test else (split.inputs, split.labels)
-    return chosen[0].astype(settings.dtype), chosen[1].astype(np.int32)
-
-
-def probe_examples(settings: Settings) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "N C"]]:
-    """The first training samples, and their centred one-hot labels."""
-    data = problem(settings)
-    inputs, labels = data.split.inputs[: settings.examples], data.split.labels[: settings.examples]
-    targets = np.eye(data.classes)[labels]
-    return inputs, targets - targets.mean(axis=0)
+    return as_inputs(chosen[0], settings.dtype), chosen[1].astype(np.int32)
 
 
 def member_of(states: Any, number: int) -> Any:
@@ -122,7 +116,8 @@ def _kernels(
     if diverged:
         sizes = {"step": len(checkpoints), "other_step": len(checkpoints), "half": 2, "order": EIGENVALUES}
         return {name: (shape, np.full([sizes[d] for d in shape], np.nan)) for name, shape in _SHAPES.items()}
-    found = kernel_course(trained, checkpoints, *probe_examples(settings))
+    data = problem(settings)
+    found = kernel_course(kernel_function(data, trained), checkpoints, *kernel_examples(settings, data))
     return {name: (shape, np.asarray(getattr(found, name), np.float64)) for name, shape in _SHAPES.items()}
 
 
