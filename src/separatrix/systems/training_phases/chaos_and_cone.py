@@ -141,8 +141,8 @@ def notes(settings: Settings) -> str:
         "that of all parameters together; the paper does not say how large its own is. Copies share momentum and "
         "batches. Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is "
         "wide, so that the transition depends on sigma logarithmically. Barriers are those of the test loss along the "
-        "first random direction, with the statistics of normalised layers taken anew at every point. Intervals are taken "
-        "over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
+        "first random direction, with the statistics of normalised layers taken anew at every point. Intervals are "
+        "taken over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
         "(Bonferroni)."
     )
 
