@@ -46,16 +46,18 @@ Parameters = Any
 
 def run_experiments(settings: Settings) -> list[Experiment]:
     """The runs with perturbed copies, and those that only controls need."""
-    steps = sum(settings.steps - step for step in settings.spawn_steps)
+    data, steps = problem(settings), sum(settings.steps - step for step in settings.spawn_steps)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network(settings).init(np.random.default_rng(0))))
     # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
-    unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * (1 if settings.network == "mlp" else 8)
+    factor = {"mlp": 1, "cnn": 8, "transformer": 0.5 * settings.context}[settings.network]
+    unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * factor
     lanes = settings.directions + 1
     late = (0, settings.spawn_steps[-1])
     slow_steps = 2 * settings.steps - late[1] + settings.steps
     item = 8 if settings.dtype == "float64" else 4
     make = partial(Experiment, members=settings.runs)
-    bytes_of = lambda copies: int(item * size * 2 * 4 * (1 + copies)) + 10**7  # noqa: E731
+    outputs = data.split.test_labels.size * data.classes
+    bytes_of = lambda copies: item * (size * 2 * 4 + 2 * outputs) * (1 + copies) + 10**7  # noqa: E731
     kinds = [
         make("copies", partial(_simulate_copies, settings),
              bytes_per_member=bytes_of(lanes * len(settings.spawn_steps)),

@@ -80,7 +80,7 @@ def still_moving(settings: Settings, results: Results) -> list[Measurement]:
         measurements.append(
             Measurement.missing(
                 "motion that does not end with learning", (np.log10(FLOORS), np.inf),
-                f"{perfect.sum()} of {perfect.size} runs classify all training samples: what moves the kernel dies "
+                f"{perfect.sum()} of {perfect.size} runs predict all training labels: what moves the kernel dies "
                 "out with their loss, harder data decide",
             )
         )  # fmt: skip

@@ -129,7 +129,9 @@ def parameters_of(trained: Network) -> int:
 def step_seconds(settings: Settings, trained: Network) -> float:
     """Expected duration of one step of one run, on one core."""
     positions = 1.0
-    if settings.network == "cnn" and trained != lazy_network(settings):
+    if settings.network == "transformer":
+        positions = 0.4 * settings.context
+    elif settings.network == "cnn" and trained != lazy_network(settings):
         shape = problem(settings).image_shape
         positions = 0.3 * shape[0] * shape[1] if shape else 1.0
     return 2e-4 + 4e-10 * settings.batch_size * parameters_of(trained) * positions
@@ -138,7 +140,7 @@ def step_seconds(settings: Settings, trained: Network) -> float:
 def kernel_seconds(settings: Settings, trained: Network) -> float:
     """Expected duration of one kernel with its statistics, on one core."""
     rows = settings.examples * problem(settings).classes
-    return 0.01 + 6e-8 * rows**2 + (2e-11 * rows**2 * parameters_of(trained) if settings.network == "cnn" else 0.0)
+    return 0.01 + 6e-8 * rows**2 + (2e-11 * rows**2 * parameters_of(trained) if settings.network != "mlp" else 0.0)
 
 
 def _experiment(

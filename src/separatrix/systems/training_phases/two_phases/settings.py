@@ -31,7 +31,7 @@ class Settings(TrainingSettings):
     )  # fmt: skip
     lazy_width: int = setting(512, "hidden units of the lazy control, in NTK parametrisation", low=1, high=10**6)
     lazy_scale: float = setting(
-        100.0, "scale of the outputs of the lazy control of a transformer", low=0, low_open=True, high=1e6
+        300.0, "scale of the outputs of the lazy control of a transformer", low=0, low_open=True, high=1e6
     )  # fmt: skip
     lazy_learning_rate: float = setting(1.0, "learning rate of the lazy control", low=0, low_open=True, high=1e4)
     chaotic_factor: float = setting(
