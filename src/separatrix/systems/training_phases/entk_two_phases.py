@@ -139,6 +139,7 @@ STUDY = Study(
             "runs": 8,
             "switches": (0, 50, 150, 400),
             "lazy_learning_rate": 0.05,
+            "chaotic_factor": 5.0,
         },
         "paper": {
             "data": "fashion-mnist",
