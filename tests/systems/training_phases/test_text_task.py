@@ -1,6 +1,5 @@
 """Both studies of training phases on a text: what is trained, what is refused, and runs of a tiny transformer."""
 
-import dataclasses
 import json
 from importlib.util import find_spec
 
@@ -41,7 +40,7 @@ def rhyme(tmp_path_factory):
 
 
 def settings(rhyme, **changes):
-    return entk_two_phases.STUDY.resolve("default", {**TINY, "data": rhyme, "steps": 40, "checkpoint_every": 2,
+    return entk_two_phases.STUDY.resolve("default", {**TINY, "data": rhyme, "steps": 60, "checkpoint_every": 4,
                                                      "switches": (0, 5, 10), **changes})  # fmt: skip
 
 
@@ -140,16 +139,16 @@ def test_the_kernel_of_a_text_is_that_of_the_outputs_at_the_last_position(rhyme,
 
 
 @pytest.mark.slow
-def test_the_kernel_moves_in_the_runs_and_neither_in_the_lazy_control_nor_in_linearised_training(rhyme):
+def test_the_kernel_moves_while_the_transformer_learns_and_not_in_linearised_training(rhyme):
     one = settings(rhyme)
-    entk_two_phases.check(one)
-    wanted = ("runs", "lazy", "switching")
+    wanted = ("runs", "switching")
     found = {each.name: each.simulate(0, 3) for each in entk_two_phases.experiments(one) if each.name in wanted}
-    moved = {name: found[name]["distance"].values[:, 0, -1] for name in ("runs", "lazy")}
-    assert moved["runs"].min() > 100 * moved["lazy"].max()
-    assert found["switching"]["linearized_motion"].max() < 1e-10
-    assert (found["runs"]["test_loss"][:, -1] < found["runs"]["test_loss"][:, 0]).all()
-    assert (found["lazy"]["test_loss"][:, -1] < found["lazy"]["test_loss"][:, 0]).all()
+    runs, switching = found["runs"], found["switching"]
+    assert runs["distance"][:, 0, -1].min() > 0.1
+    assert (runs["test_loss"][:, -1] < 0.7 * runs["test_loss"][:, 0]).all()
+    np.testing.assert_allclose(switching["nonlinear_loss"], runs["test_loss"][:, -1], rtol=1e-4)
+    assert switching["linearized_motion"].max() < 1e-10
+    assert (switching["loss"] < runs["test_loss"][:, :1].values).all()
 
 
 @pytest.mark.slow
@@ -167,5 +166,4 @@ def test_the_presets_for_text_can_be_run_and_name_the_plays_as_their_input(study
     text = study.STUDY.resolve("text", {})
     assert study.check(text) == []
     assert len(study.STUDY.inputs(text)) == 38
-    assert "windows of 32 characters of plays" in study.notes(text)
-    assert dataclasses.replace(text, data="digits", network="mlp").examples == text.examples
+    assert f"windows of {text.context} characters of plays" in study.notes(text)

@@ -124,7 +124,7 @@ def input_files(settings: TrainingSettings) -> Sequence[Path]:
 
 
 def describe(settings: TrainingSettings, task: Task) -> str:
-    """Two sentences on the data, or three: sizes, and how well a text can be predicted without a network."""
+    """What the data are, for a text also how well it is predicted by counting characters and pairs of them."""
     split = task.split
     sizes = f"Data: {len(split.labels)} training and {len(split.test_labels)} test "
     if not isinstance(split, TextSplit):
