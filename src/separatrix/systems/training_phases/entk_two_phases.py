@@ -94,9 +94,9 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
     lazy = (
-        f"is the difference of two copies of the network, scaled by {settings.lazy_scale:g}, and"
+        f"is the difference of two copies of the network, scaled by {settings.lazy_scale:g}, with"
         if settings.network == "transformer"
-        else f"has one hidden layer of {settings.lazy_width} units in NTK parametrisation and"
+        else f"has one hidden layer of {settings.lazy_width} units in NTK parametrisation, with"
     )
     return (
         f"{describe(settings, problem(settings))} Kernels are those of all outputs (NC x NC) on the first "

@@ -130,7 +130,7 @@ def step_seconds(settings: Settings, trained: Network) -> float:
     """Expected duration of one step of one run, on one core."""
     positions = 1.0
     if settings.network == "transformer":
-        positions = 0.4 * settings.context
+        positions = 0.8 * settings.context
     elif settings.network == "cnn" and trained != lazy_network(settings):
         shape = problem(settings).image_shape
         positions = 0.3 * shape[0] * shape[1] if shape else 1.0
