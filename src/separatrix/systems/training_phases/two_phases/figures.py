@@ -22,8 +22,8 @@ def figures(settings: Settings) -> list[Figure]:  # noqa: ARG001
                "large distances at all.",
                draw_distances),
         Figure("from_references", "Distance from the kernel at several times",
-               "Median and range over runs. With two phases the kernel goes far from the start and stays away, and does "
-               "not get far from where it is after the transition.",
+               "Median and range over runs. With two phases the kernel goes far from the start and stays away, and it "
+               "does not get far from where it is after the transition.",
                draw_from_references),
         Figure("motion", "Motion from checkpoint to checkpoint",
                "Left: distance between neighbouring checkpoints and between those two and four apart, medians over "
