@@ -16,7 +16,7 @@ from separatrix.systems.training_phases.chaos.sharpness import BATCHES, MOST_SAM
 from separatrix.systems.training_phases.chaos.stability import edges, growth_beyond
 from separatrix.systems.training_phases.chaos.tangents import tangent_agreement
 from separatrix.systems.training_phases.chaos.transition import chaos_effect, determinism, transition
-from separatrix.systems.training_phases.task import input_files
+from separatrix.systems.training_phases.task import describe_data, input_files
 
 QUESTION = """Perturb a network imperceptibly at step t0 of its training and go on with the very same batches: does it
 end elsewhere? Early in training it does (chaos effect), after some step it does not any more. When is that step, is it
@@ -169,17 +169,15 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
 
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
-    data = problem(settings)
     noise = f" {settings.label_noise:.0%} of the training labels are drawn anew." if settings.label_noise else ""
     return (
-        f"Data: {len(data.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes.{noise} {describe(settings)} A perturbation has the norm sigma = "
-        f"{settings.sigma:g} times that of all parameters together; the paper does not say how "
-        "large its own is. Copies share momentum and batches. "
-        "Learning rates are constant. A(t0, t1) saturates when copies are as far apart as their attractor is wide, so "
-        "that the transition depends on sigma logarithmically. Barriers are those of the test loss along the first "
-        "random direction, with the statistics of normalised layers taken anew at every point. Curvature is that of "
-        f"the next {BATCHES} mini-batches and of {min(len(data.labels), MOST_SAMPLES)} training samples. Intervals are "
+        f"{describe_data(settings, problem(settings))}{noise} {describe(settings)} A perturbation has the norm sigma = "
+        f"{settings.sigma:g} times that of all parameters together; the paper does not say how large its own is. "
+        "Copies share momentum and batches. Learning rates are constant. A(t0, t1) saturates when copies are as far "
+        "apart as their attractor is wide, so that the transition depends on sigma logarithmically. Barriers are those "
+        "of the test loss along the first random direction, with the statistics of normalised layers taken anew at "
+        f"every point. Curvature is that of the next {BATCHES} mini-batches and of "
+        f"{min(len(problem(settings).labels), MOST_SAMPLES)} training samples. Intervals are "
         "taken over independent runs on one split of the data and cover the conditions of a claim together at 95 % "
         "(Bonferroni)."
     )
@@ -204,6 +202,21 @@ STUDY = Study(
             "sigma": 1e-5,
             "directions": 1,
             "examples": 16,
+        },
+        "text": {
+            "data": "plays",
+            "network": "transformer",
+            "samples": 800,
+            "test_share": 0.1,
+            "context": 16,
+            "learning_rate": 0.4,
+            "batch_size": 16,
+            "steps": 240,
+            "record_every": 20,
+            "spawn_steps": (0, 20, 40, 80, 120),
+            "directions": 1,
+            "examples": 4,
+            "runs": 8,
         },
         "paper": {
             "data": "fashion-mnist",

@@ -5,7 +5,7 @@ are in `two_phases/`, one module for each subject; kernels are measured by `sepa
 """
 
 from separatrix.lab import Claim, Experiment, Study
-from separatrix.systems.training_phases.task import input_files
+from separatrix.systems.training_phases.task import describe_data, input_files
 from separatrix.systems.training_phases.two_phases.cone import narrow_cone, narrow_cone_controls
 from separatrix.systems.training_phases.two_phases.figures import figures
 from separatrix.systems.training_phases.two_phases.phases import (
@@ -93,17 +93,19 @@ def claims(settings: Settings) -> list[Claim]:  # noqa: ARG001
 
 def notes(settings: Settings) -> str:
     """What a reader of the report should know."""
-    data = problem(settings)
+    lazy = (
+        f"is the difference of two copies of the network, scaled by {settings.lazy_scale:g}, with"
+        if settings.network == "transformer"
+        else f"has one hidden layer of {settings.lazy_width} units in NTK parametrisation, with"
+    )
     return (
-        f"Data: {len(data.split.labels)} training and {len(data.split.test_labels)} test samples of {settings.data}, "
-        f"{data.classes} classes. {describe(settings)} The samples are the first of the training set. Kernels traced "
-        "or summed over classes rotate by other angles and are recorded beside exact ones; the error of estimated ones "
-        "is covered by intervals over runs, each of which has sign vectors of its own. Kernel "
+        f"{describe_data(settings, problem(settings))} {describe(settings)} The samples are the first of the training "
+        "set. Kernels traced or summed over classes rotate by other angles and are recorded beside exact ones; the "
+        "error of estimated ones is covered by intervals over runs, each of which has sign vectors of its own. Kernel "
         "distance is one minus a cosine, and ignores the norm, which is drawn apart. Linearised training keeps "
-        "optimiser, batches and weight decay and starts its momentum anew. The lazy control has one hidden layer of "
-        f"{settings.lazy_width} units in NTK parametrisation and no weight decay; controls of a run take a third of "
-        "its steps. Learning rates are constant. Intervals are Student's over independent runs on one split of the "
-        "data, and cover the conditions of a claim together at 95 % (Bonferroni)."
+        f"optimiser, batches and weight decay and starts its momentum anew. The lazy control {lazy} no weight decay; "
+        "controls of a run take a third of its steps. Learning rates are constant. Intervals are Student's over "
+        "independent runs on one split of the data, and cover the conditions of a claim together at 95 % (Bonferroni)."
     )
 
 
@@ -123,6 +125,21 @@ STUDY = Study(
             "runs": 8,
             "switches": (0, 20, 50, 100),
             "lazy_width": 256,
+        },
+        "text": {
+            "data": "plays",
+            "network": "transformer",
+            "samples": 1500,
+            "test_share": 0.2,
+            "learning_rate": 0.1,
+            "batch_size": 8,
+            "steps": 450,
+            "checkpoint_every": 25,
+            "examples": 8,
+            "runs": 8,
+            "switches": (0, 50, 150, 300),
+            "lazy_learning_rate": 0.05,
+            "chaotic_factor": 5.0,
         },
         "paper": {
             "data": "fashion-mnist",

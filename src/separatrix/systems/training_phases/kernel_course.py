@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from separatrix.probes.tangent_kernel.distance import distance_matrix
 from separatrix.probes.tangent_kernel.jax_products import tangent_products
@@ -67,7 +67,7 @@ class KernelCourse:
 def kernel_course(
     function: Function,
     checkpoints: Sequence[Any],
-    inputs: Float[np.ndarray, "N d"],
+    inputs: Float[np.ndarray, "N d"] | Int[np.ndarray, "N T"],
     targets: Float[np.ndarray, "N C"],
     vectors: int = 0,
     seed: Sequence[int] = (0,),

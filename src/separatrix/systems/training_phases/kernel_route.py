@@ -11,7 +11,7 @@ from separatrix.probes.tangent_kernel.jax_products import product_bytes
 from separatrix.systems.training_phases.estimated_kernels import BLOCK, BLOCKS
 from separatrix.systems.training_phases.exact_kernels import exact_bytes, traced
 from separatrix.systems.training_phases.kernel_course import SUBSETS
-from separatrix.systems.training_phases.task import Task, TrainingSettings
+from separatrix.systems.training_phases.task import Task, TrainingSettings, kernel_function
 
 #: Exact kernels have no error: they may cost this many times as much as estimated ones.
 PATIENCE = 4.0
@@ -65,7 +65,8 @@ def kernel_cost(
     examples = jax.ShapeDtypeStruct(
         (settings.examples, *inputs.shape[1:]), inputs.dtype if np.issubdtype(inputs.dtype, np.integer) else dtype
     )
-    layers, rest = factor_sizes(traced(network, parameters, examples))
+    function = kernel_function(task, network)
+    layers, rest = factor_sizes(traced(function, parameters, examples))
     samples, outputs, size = settings.examples, task.classes, np.dtype(dtype).itemsize
     rows = samples * outputs
     forward = samples * (rest + sum(positions * seen * put_out for positions, seen, put_out in layers))
@@ -73,7 +74,7 @@ def kernel_cost(
         work = checkpoints * forward * (_WITHIN * (vectors + 1) + _PASSES * BLOCK * BLOCKS)
         # products and those of subsets, gathered one by one, then stacked; the former of one vector in float64
         kept = 4 * size * (vectors + 1) * rows * checkpoints + 8 * rows * checkpoints
-        return KernelCost(work, kept + product_bytes(network, parameters, examples, SUBSETS))
+        return KernelCost(work, kept + product_bytes(function, parameters, examples, SUBSETS))
     gram = rows**2 * (rest + checkpoints + _SWEEPS)
     for positions, seen, put_out in layers:
         dense = positions == 1

@@ -5,7 +5,7 @@ optimiser, the batches and the weight decay of the network itself; the decay act
 anew from zero. Source: Zhou, Yang, Ren, Sugiyama, Yan 2025 (arXiv 2503.16316); the expansion is standard.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from separatrix.systems.training_phases.training import Network, Parameters, cro
 LinearizedState = tuple[Parameters, Parameters, Parameters]
 
 
-def linearized(network: Network, anchor: Parameters, parameters: Parameters, inputs: Any) -> Float[Array, "b c"]:
+def linearized(
+    network: Callable[[Parameters, Any], Array], anchor: Parameters, parameters: Parameters, inputs: Any
+) -> Float[Array, "*b c"]:
     """Outputs of the network's first-order expansion about ``anchor``."""
     outputs, change = jax.jvp(
         lambda p: network(p, inputs), (anchor,), (jax.tree.map(jnp.subtract, parameters, anchor),)

@@ -19,16 +19,18 @@ from jaxtyping import Array, Float, Int
 from separatrix.engines.parallel_runs import advance, finite
 from separatrix.networks.cnn import CNN
 from separatrix.networks.mlp import MLP
+from separatrix.networks.scaled_difference import ScaledDifference
+from separatrix.networks.transformer import Transformer
 
-Network = MLP | CNN
+Network = MLP | CNN | Transformer | ScaledDifference
 Parameters = Any
 #: Parameters and momentum buffer.
 State = tuple[Parameters, Parameters]
 
 
-def cross_entropy(outputs: Float[Array, "b c"], labels: Int[Array, " b"]) -> Float[Array, ""]:
-    """Mean over the batch of ``-log softmax(outputs)[label]``, in nats."""
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=1)
+def cross_entropy(outputs: Float[Array, "*b c"], labels: Int[Array, "*b"]) -> Float[Array, ""]:
+    """Mean over the batch, and over the positions of a text, of ``-log softmax(outputs)[label]``, in nats."""
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[..., None], axis=-1)
     return -jnp.mean(chosen)
 
 
@@ -64,14 +66,19 @@ class MomentumStep:
         return jax.tree.map(lambda p, v: p - arguments["learning_rate"] * v, parameters, velocity), velocity
 
 
+def as_inputs(inputs: np.ndarray, dtype: str) -> Float[np.ndarray, "N d"] | Int[np.ndarray, "N T"]:
+    """Inputs of a network: pixels in this floating-point type, tokens as whole numbers."""
+    return np.asarray(inputs, np.int32 if np.issubdtype(inputs.dtype, np.integer) else dtype)
+
+
 def training_arguments(
-    inputs: Float[np.ndarray, "N d"], labels: Int[np.ndarray, " N"], learning_rate: float, momentum: float,
-    weight_decay: float, dtype: str = "float64",
+    inputs: Float[np.ndarray, "N d"] | Int[np.ndarray, "N T"], labels: Int[np.ndarray, "N ..."], learning_rate: float,
+    momentum: float, weight_decay: float, dtype: str = "float64",
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Arguments of :class:`MomentumStep`: the training set and the three numbers of the optimiser."""
     numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
     return {
-        "inputs": np.asarray(inputs, dtype),
+        "inputs": as_inputs(inputs, dtype),
         "labels": np.asarray(labels, np.int32),
         **{name: np.asarray(value, dtype) for name, value in numbers.items()},
     }

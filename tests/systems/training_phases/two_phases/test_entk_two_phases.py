@@ -151,7 +151,7 @@ def test_runs_that_diverged_leave_a_claim_undecided():
         ({"checkpoint_every": 100}, "checkpoint_every = 100", "at most 20"),
         ({"checkpoint_every": 1}, "checkpoint_every = 1 ", "at least 2"),
         ({"batch_size": 2000}, "batch_size = 2000", "at most 899"),
-        ({"data": "imagenet"}, "data = 'imagenet'", "digits, fashion-mnist, or a FILE.npz"),
+        ({"data": "imagenet"}, "data = 'imagenet'", "digits, fashion-mnist, plays, a FILE.npz"),
         ({"data": "nowhere.npz"}, "data = 'nowhere.npz'", "no file nowhere.npz"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -21,7 +21,7 @@ def figures(settings: Settings) -> list[Figure]:
     return [
         Figure("amplification_map", "How far a perturbation at t0 has grown by t1",
                "Left: median over runs and random directions of log10 A(t0, t1), where A is the distance of copy and "
-               "run over that at the moment of the perturbation. Middle: share of test samples on which they differ. "
+               "run over that at the moment of the perturbation. Middle: share of test predictions that differ. "
                "Right: test loss half-way between copy and run above the mean of theirs; no barrier is lower.",
                draw_map),
         Figure("amplification", "Chaos ends",
@@ -207,7 +207,7 @@ def draw_basins(settings: Settings, results: Results) -> Canvas:
     axes[0].plot(spawns, _random(settings, data, "disagreement")[:, :, -1].mean(axis=0), "o-", ms=4,
                  color=COLOURS[0], label="disagreement")  # fmt: skip
     axes[0].plot(spawns, data["barrier"].values.mean(axis=0), "s-", ms=4, color=COLOURS[1], label="barrier (nats)")
-    axes[0].set(xlabel="step of the perturbation t0", ylabel="share of test inputs, or nats")
+    axes[0].set(xlabel="step of the perturbation t0", ylabel="share of test predictions, or nats")
     axes[0].legend(frameon=False)
     for colour, place, label in ((COLOURS[0], 0, "first copy"), (COLOURS[1], -1, "last copy")):
         for index, row in enumerate(data["path_loss"].values[:, place]):

@@ -76,7 +76,7 @@ def gradient_log_amplification(settings: Settings, results: Results) -> xr.Datas
 
 
 def final_disagreement(settings: Settings, results: Results) -> xr.Dataset:
-    """Share of the test samples on which copies and runs differ at T, over spawn steps."""
+    """Share of the test predictions in which copies and runs differ at T, over spawn steps."""
     return _over_spawns(
         results, lambda data: data["disagreement"].values[:, : settings.directions, :, -1].mean(axis=1)
     )  # fmt: skip

@@ -29,11 +29,12 @@ from separatrix.systems.training_phases.chaos.sharpness import (
 )
 from separatrix.systems.training_phases.kernel_course import kernel_distances
 from separatrix.systems.training_phases.kernel_route import kernel_cost
-from separatrix.systems.training_phases.task import Task
+from separatrix.systems.training_phases.task import Task, kernel_examples, kernel_function
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     MomentumStep,
     Network,
+    as_inputs,
     cross_entropy,
     fresh_states,
     training_arguments,
@@ -55,20 +56,23 @@ Parameters = Any
 
 def run_experiments(settings: Settings) -> list[Experiment]:
     """The runs with perturbed copies, and those that only controls need."""
-    steps = sum(settings.steps - step for step in settings.spawn_steps)
+    data, steps = problem(settings), sum(settings.steps - step for step in settings.spawn_steps)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network(settings).init(np.random.default_rng(0))))
     # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
-    image = problem(settings).image_shape
-    positions = 0.3 * image[0] * image[1] if settings.network == "cnn" and image else 1
+    image = data.image_shape
+    positions = {
+        "mlp": 1, "cnn": 0.3 * image[0] * image[1] if image else 1, "transformer": 1.5 * settings.context,
+    }[settings.network]  # fmt: skip
     unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * positions
     lanes = settings.directions + 1
     late = (0, settings.spawn_steps[-1])
     slow_steps = 2 * settings.steps - late[1] + settings.steps
     item = 8 if settings.dtype == "float64" else 4
     make = partial(Experiment, members=settings.runs)
-    bytes_of = lambda copies: int(item * size * 2 * 4 * (1 + copies)) + 10**7  # noqa: E731
+    outputs = data.split.test_labels.size * data.classes
+    bytes_of = lambda copies: item * (size * 2 * 4 + 2 * outputs) * (1 + copies) + 10**7  # noqa: E731
     kernels = kernel_cost(
-        settings, problem(settings), network(settings), len(settings.records), kernel_vectors(settings), settings.dtype
+        settings, data, network(settings), len(settings.records), kernel_vectors(settings), settings.dtype
     )
     kinds = [
         make("copies", partial(_simulate_copies, settings),
@@ -186,7 +190,8 @@ def _outputs(net: Network, parameters: Parameters, inputs: Array, training: Arra
 
 @partial(jax.jit, static_argnums=0)
 def _many_outputs(net: Network, parameters: Parameters, inputs: Array, training: Array) -> Array:
-    return jax.vmap(lambda one: _outputs(net, one, inputs, training))(parameters)
+    outputs = jax.vmap(lambda one: _outputs(net, one, inputs, training))(parameters)
+    return outputs.reshape(len(outputs), -1, outputs.shape[-1])  # every position of a text counts as an input
 
 
 @partial(jax.jit, static_argnums=0)
@@ -199,8 +204,8 @@ def _samples(data: Task, dtype: str) -> tuple[Array, Array, Array]:
     """Test inputs, test labels and training inputs, on the device."""
     split = data.split
     return (
-        jnp.asarray(split.test_inputs, dtype), jnp.asarray(split.test_labels, jnp.int32),
-        jnp.asarray(split.inputs, dtype),
+        jnp.asarray(as_inputs(split.test_inputs, dtype)), jnp.asarray(split.test_labels, jnp.int32),
+        jnp.asarray(as_inputs(split.inputs, dtype)),
     )  # fmt: skip
 
 
@@ -301,7 +306,7 @@ def _course(training: Training, found: Separation) -> dict[str, Any]:
     """Test accuracy of the runs, and how their parameters turn."""
     _, labels, _ = _samples(training.data, training.settings.dtype)
     accuracy = [
-        np.mean(outputs_of(training, each).argmax(axis=-1) == np.asarray(labels), axis=1) for each in found.reference
+        np.mean(outputs_of(training, each).argmax(axis=-1) == np.ravel(labels), axis=1) for each in found.reference
     ]
     flat = np.stack(
         [
@@ -326,14 +331,14 @@ def _kernels(training: Training, found: Separation) -> dict[str, Any]:
     distance = np.full((len(training.members), count, count), np.nan)
     if not (isinstance(net, MLP) and net.batch_norm):
         settings, data = training.settings, training.data
-        vectors = kernel_vectors(settings)
+        inputs, targets = kernel_examples(settings, data)
+        function, vectors = kernel_function(data, net), kernel_vectors(settings)
         for row, member in enumerate(training.members):
             checkpoints = [_one(each, row) for each in found.reference]
             if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoints)):
                 distance[row] = kernel_distances(
-                    net, checkpoints, data.split.inputs[: settings.examples], data.classes, vectors,
-                    (settings.seed, member),
-                )  # fmt: skip
+                    function, checkpoints, inputs, targets.shape[1], vectors, (settings.seed, member)
+                )
     return {"kernel_distance": (("member", "step", "other_step"), distance)}
 
 

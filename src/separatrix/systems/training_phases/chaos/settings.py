@@ -93,8 +93,8 @@ def check(settings: Settings) -> Sequence[str]:
             f"spawn_steps = {spawns} is not allowed: the last must be less than steps = {settings.steps}."
         )
     check_task(settings, problem(settings))
-    if settings.network == "cnn" and settings.batch_norm:
-        raise SettingError("batch_norm = True is not allowed with network = 'cnn', only with 'mlp'.")
+    if settings.network != "mlp" and settings.batch_norm:
+        raise SettingError(f"batch_norm = True is not allowed with network = {settings.network!r}, only with 'mlp'.")
     least = 1e-7 if settings.dtype == "float32" else 1e-15
     if settings.sigma < least:
         raise SettingError(

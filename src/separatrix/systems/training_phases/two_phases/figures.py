@@ -23,8 +23,8 @@ def figures(settings: Settings) -> list[Figure]:
                "large distances at all." + kernel,
                draw_distances),
         Figure("from_references", "Distance from the kernel at several times",
-               "Median and range over runs. From the start the kernel goes far and stays away; from a kernel after the "
-               "transition it does not get far." + kernel,
+               "Median and range over runs. With two phases the kernel goes far from the start and stays away, and it "
+               "does not get far from where it is after the transition." + kernel,
                draw_from_references),
         Figure("motion", "Motion from checkpoint to checkpoint",
                "Left: distance between neighbouring checkpoints and between those two and four apart, medians over "
@@ -32,8 +32,7 @@ def figures(settings: Settings) -> list[Figure]:
                "between neighbours (dashed). Right: accuracy on the training and the test set." + kernel,
                draw_motion),
         Figure("size", "Norm, effective rank and alignment with the labels",
-               "Each run. The distance ignores the norm, which grows; the largest eigenvalues (right, medians) grow "
-               "together." + kernel,
+               "Each run, and medians of the largest eigenvalues (right). The distance ignores the norm." + kernel,
                draw_size),
         Figure("cone", "The path of the kernel in three dimensions",
                "Unit kernels of the first run by classical scaling of their distances; the share of the variance that "

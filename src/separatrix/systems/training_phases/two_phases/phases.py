@@ -79,13 +79,13 @@ def still_moving(settings: Settings, results: Results) -> list[Measurement]:
         errors = [np.diagonal(one, 1)[cut:] for cut, one in zip(cuts, kept["standard_error"].values, strict=True)]
         ratios = [np.min(one / np.maximum(error, _NOTHING)) for one, error in zip(moved, errors, strict=True)]
         measurements.append(_resolved(np.log10(np.maximum(ratios, _NOTHING)), vectors, diverged_fraction(data)))
-    count = len(problem(settings).split.labels)
+    count = problem(settings).split.labels.size
     perfect = kept["training_accuracy"].values[:, -1] > 1 - 0.5 / count  # a mean that rounding may have touched
     if perfect.any():
         measurements.append(
             Measurement.missing(
                 "motion that does not end with learning", (np.log10(FLOORS), np.inf),
-                f"{perfect.sum()} of {perfect.size} runs classify all training samples: what moves the kernel dies "
+                f"{perfect.sum()} of {perfect.size} runs predict all training labels: what moves the kernel dies "
                 "out with their loss, harder data decide",
             )
         )  # fmt: skip

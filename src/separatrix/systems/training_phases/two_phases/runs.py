@@ -12,11 +12,13 @@ from jaxtyping import Array, Float, Int
 from separatrix.lab import Experiment
 from separatrix.systems.training_phases.kernel_course import EIGENVALUES, SUBSETS, kernel_course
 from separatrix.systems.training_phases.kernel_route import kernel_cost
+from separatrix.systems.training_phases.task import kernel_examples, kernel_function
 from separatrix.systems.training_phases.training import (
     BatchOrder,
     Course,
     MomentumStep,
     Network,
+    as_inputs,
     cross_entropy,
     fresh_states,
     train,
@@ -57,26 +59,18 @@ def nonlinear(
 
 @partial(jax.jit, static_argnums=0)
 def scores(
-    trained: Network, parameters: Any, inputs: Float[Array, "n d"], labels: Int[Array, " n"]
+    trained: Network, parameters: Any, inputs: Float[Array, "n d"] | Int[Array, "n t"], labels: Int[Array, "n ..."]
 ) -> tuple[Array, Array]:
     """Accuracy and mean cross-entropy."""
     outputs = trained(parameters, inputs)
-    return (outputs.argmax(axis=1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
+    return (outputs.argmax(axis=-1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
 
 
 def samples(settings: Settings, test: bool) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels of the training or of the test set."""
     split = problem(settings).split
     chosen = (split.test_inputs, split.test_labels) if test else (split.inputs, split.labels)
-    return chosen[0].astype(settings.dtype), chosen[1].astype(np.int32)
-
-
-def probe_examples(settings: Settings) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "N C"]]:
-    """The first training samples, and their centred one-hot labels."""
-    data = problem(settings)
-    inputs, labels = data.split.inputs[: settings.examples], data.split.labels[: settings.examples]
-    targets = np.eye(data.classes)[labels]
-    return inputs, targets - targets.mean(axis=0)
+    return as_inputs(chosen[0], settings.dtype), chosen[1].astype(np.int32)
 
 
 def member_of(states: Any, number: int) -> Any:
@@ -132,8 +126,9 @@ def _kernels(
     if diverged:
         sizes = {"step": len(checkpoints), "other_step": len(checkpoints), "subset": SUBSETS, "order": EIGENVALUES}
         return {name: (shape, np.full([sizes[d] for d in shape], np.nan)) for name, shape in _SHAPES.items()}
-    inputs, targets = probe_examples(settings)
-    found = kernel_course(trained, checkpoints, inputs, targets, kernel_vectors(settings), (settings.seed, member))
+    data = problem(settings)
+    function, examples = kernel_function(data, trained), kernel_examples(settings, data)
+    found = kernel_course(function, checkpoints, *examples, kernel_vectors(settings), (settings.seed, member))
     return {name: (shape, np.asarray(getattr(found, name), np.float64)) for name, shape in _SHAPES.items()}
 
 
@@ -145,7 +140,9 @@ def parameters_of(trained: Network) -> int:
 def step_seconds(settings: Settings, trained: Network) -> float:
     """Expected duration of one step of one run, on one core."""
     positions = 1.0
-    if settings.network == "cnn" and trained != lazy_network(settings):
+    if settings.network == "transformer":
+        positions = 0.8 * settings.context
+    elif settings.network == "cnn" and trained != lazy_network(settings):
         shape = problem(settings).image_shape
         positions = 0.3 * shape[0] * shape[1] if shape else 1.0
     return 2e-4 + 4e-10 * settings.batch_size * parameters_of(trained) * positions

@@ -7,6 +7,7 @@ from typing import Literal
 
 from separatrix.lab import SettingError, setting
 from separatrix.networks.mlp import MLP
+from separatrix.networks.scaled_difference import ScaledDifference
 from separatrix.systems.training_phases.kernel_route import describe_kernel, sign_vectors
 from separatrix.systems.training_phases.task import Task, TrainingSettings, check_task, load_task, make_network
 from separatrix.systems.training_phases.training import Network
@@ -30,6 +31,9 @@ class Settings(TrainingSettings):
         (0, 20, 50, 100, 200, 400), "steps at which training goes on linearised, increasing from 0", low=0
     )  # fmt: skip
     lazy_width: int = setting(512, "hidden units of the lazy control, in NTK parametrisation", low=1, high=10**6)
+    lazy_scale: float = setting(
+        300.0, "scale of the outputs of the lazy control of a transformer", low=0, low_open=True, high=1e6
+    )  # fmt: skip
     lazy_learning_rate: float = setting(1.0, "learning rate of the lazy control", low=0, low_open=True, high=1e4)
     chaotic_factor: float = setting(
         2.0, "learning rate of the chaotic control over that of the others", low=1, high=1e4
@@ -68,8 +72,10 @@ def describe(settings: Settings) -> str:
 
 
 def lazy_network(settings: Settings) -> Network:
-    """The wide network whose kernel hardly moves: one hidden layer in NTK parametrisation."""
+    """A network whose kernel hardly moves: one wide hidden layer in NTK parametrisation, for text scaled outputs."""
     data = problem(settings)
+    if settings.network == "transformer":
+        return ScaledDifference(make_network(settings, data), settings.lazy_scale)
     widths = (data.split.inputs.shape[1], settings.lazy_width, data.classes)
     return MLP(widths, settings.activation, parametrisation="ntk")
 

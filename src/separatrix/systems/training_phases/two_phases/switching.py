@@ -14,6 +14,7 @@ from separatrix.engines.parallel_runs import finite
 from separatrix.lab import Experiment, Measurement, Results, diverged_fraction
 from separatrix.systems.training_phases.kernel_course import kernel_distances
 from separatrix.systems.training_phases.linearized_training import LinearizedStep, linearized, switched
+from separatrix.systems.training_phases.task import LastPosition, kernel_examples, kernel_function
 from separatrix.systems.training_phases.training import Network, cross_entropy, train
 from separatrix.systems.training_phases.two_phases.runs import (
     arguments,
@@ -21,7 +22,6 @@ from separatrix.systems.training_phases.two_phases.runs import (
     member_of,
     nonlinear,
     parameters_of,
-    probe_examples,
     samples,
     scores,
     step_seconds,
@@ -32,6 +32,7 @@ from separatrix.systems.training_phases.two_phases.settings import (
     kernel_vectors,
     lazy_network,
     network,
+    problem,
 )
 
 #: What a kernel that moves is worth at least, in test accuracy.
@@ -41,7 +42,7 @@ GAIN = 0.01
 class FrozenKernelNetwork:
     """The expansion of a network as a function of ``(parameters, anchor)`` of which only the former are trained."""
 
-    def __init__(self, trained: Network) -> None:
+    def __init__(self, trained: Network | LastPosition) -> None:
         self.network = trained
 
     def __call__(self, parameters: tuple[Any, Any], inputs: Array) -> Array:
@@ -53,7 +54,7 @@ class FrozenKernelNetwork:
 @partial(jax.jit, static_argnums=0)
 def _linearized_scores(trained: Network, anchor: Any, parameters: Any, inputs: Array, labels: Array) -> tuple:
     outputs = linearized(trained, anchor, parameters, inputs)
-    return (outputs.argmax(axis=1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
+    return (outputs.argmax(axis=-1).astype(labels.dtype) == labels).mean(), cross_entropy(outputs, labels)
 
 
 def _simulate(
@@ -92,18 +93,20 @@ def _simulate(
 
 def _kernel_motion(settings: Settings, trained: Network, anchor: Any, parameters: Any, member: int) -> float:
     """Kernel distance between the start and the end of training linearised from the start: rounding alone."""
-    inputs, targets = probe_examples(settings)
+    data = problem(settings)
+    inputs, targets = kernel_examples(settings, data)
     both = [(anchor, anchor), (parameters, anchor)]
     distance = kernel_distances(
-        _frozen(trained), both, inputs[:8], targets.shape[1], kernel_vectors(settings), (settings.seed, member)
-    )
+        _frozen(kernel_function(data, trained)), both, inputs[:8], targets.shape[1], kernel_vectors(settings),
+        (settings.seed, member),
+    )  # fmt: skip
     return float(distance[0, 1])
 
 
-_FROZEN: dict[Network, FrozenKernelNetwork] = {}
+_FROZEN: dict[Network | LastPosition, FrozenKernelNetwork] = {}
 
 
-def _frozen(trained: Network) -> FrozenKernelNetwork:
+def _frozen(trained: Network | LastPosition) -> FrozenKernelNetwork:
     return _FROZEN.setdefault(trained, FrozenKernelNetwork(trained))
 
 
