@@ -49,7 +49,7 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     data, steps = problem(settings), sum(settings.steps - step for step in settings.spawn_steps)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network(settings).init(np.random.default_rng(0))))
     # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
-    factor = {"mlp": 1, "cnn": 8, "transformer": 1.5 * settings.context}[settings.network]
+    factor = {"mlp": 1, "cnn": 8, "transformer": settings.context}[settings.network]
     unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * factor
     lanes = settings.directions + 1
     late = (0, settings.spawn_steps[-1])
