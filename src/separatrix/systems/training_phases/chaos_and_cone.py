@@ -216,7 +216,7 @@ STUDY = Study(
             "spawn_steps": (0, 20, 40, 80, 120),
             "directions": 1,
             "examples": 4,
-            "runs": 8,
+            "runs": 4,
         },
         "paper": {
             "data": "fashion-mnist",

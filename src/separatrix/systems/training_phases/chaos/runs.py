@@ -61,7 +61,7 @@ def run_experiments(settings: Settings) -> list[Experiment]:
     # Measured on two cores: 2.8e-10 s for each parameter, sample and step of a copy, tangents three times as much.
     image = data.image_shape
     positions = {
-        "mlp": 1, "cnn": 0.3 * image[0] * image[1] if image else 1, "transformer": 1.5 * settings.context,
+        "mlp": 1, "cnn": 0.3 * image[0] * image[1] if image else 1, "transformer": settings.context,
     }[settings.network]  # fmt: skip
     unit_cost = 2.8e-10 * size * settings.batch_size * settings.runs * positions
     lanes = settings.directions + 1
