@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from separatrix import cli
+from separatrix.lab.identity import run_hash
+from separatrix.lab.probe import study
 
 MODEL = """
 def net(params, inputs):
@@ -94,6 +96,17 @@ def test_checkpoints_are_measured_stored_and_reused(folder, monkeypatch, capsys)
     for verb in ("show", "report"):
         assert cli.main([verb, document["hash"]]) == 0
         assert "report.html" in capsys.readouterr().out
+
+
+def test_the_step_in_the_name_of_a_checkpoint_is_part_of_the_identity_of_a_run(folder):
+    values = {"checkpoints": str(folder / "steps"), "model": "probed_model:net", "data": str(folder / "data.npz")}
+    settings = study.STUDY.resolve("default", values)
+    before = run_hash(study.STUDY, settings, controls=False)
+    assert run_hash(study.STUDY, settings, controls=False) == before
+    (folder / "steps" / "step-20.npz").rename(folder / "steps" / "step-30.npz")
+    after = run_hash(study.STUDY, settings, controls=False)
+    (folder / "steps" / "step-30.npz").rename(folder / "steps" / "step-20.npz")
+    assert after != before
 
 
 def test_modules_are_loaded_with_their_checkpoints(folder, monkeypatch, capsys):

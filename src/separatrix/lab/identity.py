@@ -35,10 +35,13 @@ def run_hash(study: Study, settings: Any, controls: bool, only: Sequence[str] = 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
 
-def inputs_digest(paths: Iterable[Path]) -> str:
-    """Digest of the content of the files, in order; where they lie does not matter."""
+def inputs_digest(inputs: Iterable[Path | str]) -> str:
+    """Digest of the content of the files and of the texts, in order; where the files lie does not matter."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in inputs:
+        if isinstance(path, str):
+            digest.update(hashlib.sha256(path.encode()).digest())
+            continue
         try:
             with open(path, "rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

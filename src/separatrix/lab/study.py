@@ -101,7 +101,7 @@ def _no_quantities(settings: Any) -> Sequence[Quantity]:  # noqa: ARG001
     return ()
 
 
-def _no_paths(settings: Any) -> Sequence[Path]:  # noqa: ARG001
+def _no_inputs(settings: Any) -> Sequence[Path]:  # noqa: ARG001
     return ()
 
 
@@ -129,7 +129,7 @@ class Study:
     notes
         What a reader of the report should know; a text or a function of the settings.
     inputs
-        Files whose content determines the run.
+        Files whose content determines the run, and texts that do.
     quantities
         What is measured beside the claims, for sweeps to map; a function of the settings.
     """
@@ -146,7 +146,7 @@ class Study:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check: Callable[[Any], Sequence[str]] = _no_warnings
     notes: str | Callable[[Any], str] = ""
-    inputs: Callable[[Any], Sequence[Path]] = _no_paths
+    inputs: Callable[[Any], Sequence[Path | str]] = _no_inputs
     quantities: Callable[[Any], Sequence[Quantity]] = _no_quantities
 
     def __post_init__(self) -> None:

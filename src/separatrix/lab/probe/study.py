@@ -238,8 +238,10 @@ def _check(s: ProbeSettings) -> list[str]:
 _MOST_STORED = 2**30
 
 
-def _inputs(s: ProbeSettings) -> list[Path]:
-    return [*(file for path in _paths(s) for file in checkpoint_files(path)), Path(s.data), *source_files(s)]
+def _inputs(s: ProbeSettings) -> list[Path | str]:
+    paths = _paths(s)
+    names = [path.name for path in paths]  # they hold the steps
+    return [*names, *(file for path in paths for file in checkpoint_files(path)), Path(s.data), *source_files(s)]
 
 
 def _notes(s: ProbeSettings) -> str:
