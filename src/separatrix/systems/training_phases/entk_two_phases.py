@@ -136,6 +136,7 @@ STUDY = Study(
             "steps": 450,
             "checkpoint_every": 25,
             "examples": 8,
+            "kernel": "exact",
             "runs": 8,
             "switches": (0, 50, 150, 300),
             "lazy_learning_rate": 0.05,
