@@ -272,7 +272,8 @@ def draw_confinement(settings: Settings, results: Results) -> Canvas:
     axes[0].set(xlabel="duration of the window (steps)", ylabel="squared radius (degrees$^2$)")
     axes[1].set(xlabel="steps since the end of chaos", ylabel="kernel distance")
     if paths:
-        axes[0].legend(frameon=False, fontsize=7)
+        lines = axes[0].get_legend_handles_labels()
+        canvas.legend(*lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
         axes[1].set(yscale="log")
     return canvas
 
