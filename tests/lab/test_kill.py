@@ -66,10 +66,11 @@ def test_the_command_killed_at_random_times_resumes(study, tmp_path, environment
     log = tmp_path / "log"
     rng = random.Random(0)
     kills = 0
+    slow = "--pause", "0.15"  # or a fast machine would be done before it can be killed
     for _ in range(3):
         log.touch()
         begun = len(log.read_text().splitlines())
-        process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(tmp_path / "killed", *slow), env=environment, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(log.read_text().splitlines()) <= begun:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
@@ -78,13 +79,14 @@ def test_the_command_killed_at_random_times_resumes(study, tmp_path, environment
             kills += 1
         process.wait()
     assert kills >= 2
-    last = subprocess.run(command(tmp_path / "killed", "--json"), env=environment, capture_output=True, text=True)
+    arguments = command(tmp_path / "killed", *slow, "--json")
+    last = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     computed = log.read_text().splitlines()
-    assert set(computed) == {f"{name} {k}-{k + 2}" for name in ("walk", "pushed") for k in range(0, 8, 2)}
+    assert set(computed) == {f"{name} {k}-{k + 2} 0.0 0" for name in ("walk", "pushed") for k in range(0, 8, 2)}
     # a kill destroys at most the two parts under way
     assert len(computed) - len(set(computed)) <= 2 * kills
-    whole = lab_run.run(study, replace(study.settings(), parts=4), out=tmp_path / "whole")
+    whole = lab_run.run(study, replace(study.settings(), parts=4, pause=0.15), out=tmp_path / "whole")
     assert fingerprint(Path(json.loads(last.stdout)["run"]) / "data") == fingerprint(whole.folder / "data")
 
 
