@@ -136,7 +136,7 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
     axes.axhline(1.0, color="0.6", lw=0.8, ls="--")
     scale(axes, np.concatenate([np.asarray(curve.get_ydata()) for curve in axes.get_lines()]))
     axes.set(xlabel="steps after the perturbation", ylabel="amplification")
-    figure.legend(loc="outside upper center", ncols=6, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

@@ -72,7 +72,7 @@ def _draw(s: ProbeSettings, results: Mapping[str, xarray.Dataset]) -> matplotlib
     most = max((curve.get_ydata().max() for curve in linear.get_lines()), default=1.0)
     linear.set(xlabel="eigenvalue", ylabel="density", yscale="log", ylim=(least, 3 * most))
     logarithmic.set(xlabel="modulus of the eigenvalue", ylabel="density for each decade", xscale="log", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=6, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
